@@ -1,0 +1,263 @@
+"""The SCGI request head: one set of rules, judged once, for server, gateway and client.
+
+A request is a netstring of NUL-terminated names and values, then the body
+(https://python.ca/scgi/protocol.txt)::
+
+    70:CONTENT_LENGTH\\0 27\\0 SCGI\\0 1\\0 REQUEST_METHOD\\0 POST\\0 REQUEST_URI\\0 /deepthought\\0 ,BODY
+
+`parse_head` judges bytes that are all there (the server's hot path: one `read` brings a whole request);
+`RequestReader` collects bytes that trickle and hands them to the same function. What is refused, dropped
+or joined is written down in `_judge`, once.
+
+This file knows nothing about sockets; it imports `errors` only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, NoReturn
+
+from scgi.errors import LimitExceeded, MalformedRequest, MisuseError, TruncatedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a request is read at all. Sizes in bytes."""
+
+    head: int = 1 << 20  # Apache passes 775,869 by default; nginx 32 KiB; lighttpd 64 KiB
+    variables: int = 2000  # Apache allows 100 header fields, nginx some thousands
+    body: int = 1 << 30  # nginx: client_max_body_size 1m by default; Apache 1 GiB
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Head(NamedTuple):
+    """A request's variables (Latin-1 text), its body's length and where the body starts in the bytes given."""
+
+    variables: dict[str, str]
+    content_length: int
+    end: int
+
+
+# The length's own digits: a number this long is beyond any limit, whatever follows.
+_MAX_LENGTH_DIGITS: Final = 20
+_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]{0,%d}):" % (_MAX_LENGTH_DIGITS - 1))
+_LENGTH_SO_FAR: Final = re.compile(rb"(?:0|[1-9][0-9]{0,%d})?\Z" % (_MAX_LENGTH_DIGITS - 1))
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+\Z")
+
+# Names that need no look: every one that web servers send of themselves, and the usual headers of browsers.
+# Anything else is looked at; nothing is learnt from requests, so nobody can fill a memory.
+_FAMILIAR: Final = frozenset(
+    """CONTENT_LENGTH SCGI REQUEST_METHOD REQUEST_URI QUERY_STRING CONTENT_TYPE DOCUMENT_URI DOCUMENT_ROOT
+    SERVER_PROTOCOL REQUEST_SCHEME HTTPS REMOTE_ADDR REMOTE_PORT REMOTE_USER REMOTE_HOST REMOTE_IDENT AUTH_TYPE
+    SERVER_PORT SERVER_NAME SERVER_ADDR SERVER_SOFTWARE SERVER_SIGNATURE SERVER_ADMIN GATEWAY_INTERFACE
+    SCRIPT_NAME SCRIPT_FILENAME PATH_INFO PATH_TRANSLATED REDIRECT_STATUS REDIRECT_URI CONTEXT_PREFIX
+    CONTEXT_DOCUMENT_ROOT PATH UNIQUE_ID
+    HTTP_HOST HTTP_CONNECTION HTTP_COOKIE HTTP_USER_AGENT HTTP_ACCEPT HTTP_ACCEPT_LANGUAGE HTTP_ACCEPT_ENCODING
+    HTTP_ACCEPT_CHARSET HTTP_REFERER HTTP_ORIGIN HTTP_CACHE_CONTROL HTTP_PRAGMA HTTP_DNT HTTP_TE HTTP_VIA
+    HTTP_AUTHORIZATION HTTP_RANGE HTTP_IF_RANGE HTTP_IF_MATCH HTTP_IF_NONE_MATCH HTTP_IF_MODIFIED_SINCE
+    HTTP_IF_UNMODIFIED_SINCE HTTP_EXPECT HTTP_FORWARDED HTTP_X_FORWARDED_FOR HTTP_X_FORWARDED_PROTO
+    HTTP_X_FORWARDED_HOST HTTP_X_FORWARDED_PORT HTTP_X_REAL_IP HTTP_X_REQUEST_ID HTTP_X_REQUESTED_WITH
+    HTTP_UPGRADE HTTP_UPGRADE_INSECURE_REQUESTS HTTP_PRIORITY HTTP_SEC_FETCH_DEST HTTP_SEC_FETCH_MODE
+    HTTP_SEC_FETCH_SITE HTTP_SEC_FETCH_USER HTTP_SEC_CH_UA HTTP_SEC_CH_UA_MOBILE HTTP_SEC_CH_UA_PLATFORM
+    HTTP_SEC_GPC HTTP_KEEP_ALIVE HTTP_PROXY_CONNECTION""".split()
+)
+
+# Never shown to an application. HTTP_PROXY: "httpoxy" (CVE-2016-5385), a client would choose the proxy of the
+# application's own requests. The rest are echoes of framing that the web server has already dealt with
+# (nginx sends HTTP_TRANSFER_ENCODING beside a body that it has decoded: Werkzeug then reads nothing).
+_WITHHELD: Final = frozenset(
+    ("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")
+)
+
+
+def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> Head | None:
+    """Parse the head of the request that `data` begins with.
+
+    Returns None when `data` ends before the head does (feed me more). Raises `MalformedRequest` or
+    `LimitExceeded`; the body's length is judged here too, before any of it is read.
+    `require_scgi=False` accepts requests without the SCGI variable (nginx without scgi_params).
+    """
+    start = data.find(b":", 0, _MAX_LENGTH_DIGITS + 1) + 1
+    digits = data[: start - 1] if start else b""
+    if not digits.isdigit() or digits[0] == 48:  # 48 is "0": no zero-padded and no empty head
+        return _unusual_start(data, limits)
+    size = int(digits)
+    if size > limits.head:
+        _refuse_head_size(size, limits)
+    comma = start + size
+    if len(data) <= comma:
+        return None
+    if data[comma] != 44:
+        raise MalformedRequest(
+            f"expected ',' after a head of {size} bytes, found {data[comma : comma + 1]!r}", code="no-comma"
+        )
+    variables, length = _judge(data[start:comma].decode("latin-1"), limits, require_scgi)
+    return Head(variables, length, comma + 1)
+
+
+def _unusual_start(data: bytes, limits: Limits) -> None:
+    """What does not begin with digits and a colon: still incomplete, too long, or wrong."""
+    match = _LENGTH.match(data)
+    if match and int(match[1]) > limits.head:
+        _refuse_head_size(int(match[1]), limits)
+    if match and match[1] == b"0":
+        raise MalformedRequest("the head is empty: expected CONTENT_LENGTH first", code="head-empty")
+    if _LENGTH_SO_FAR.match(data):
+        return
+    if re.match(rb"[1-9][0-9]{%d}" % _MAX_LENGTH_DIGITS, data):
+        raise LimitExceeded("the head's length has more digits than any limit", code="head-too-large")
+    raise MalformedRequest(
+        f"expected the length of a netstring (digits, then ':'), found {data[:24]!r}", code="length-not-digits"
+    )
+
+
+def _refuse_head_size(size: int, limits: Limits) -> NoReturn:
+    raise LimitExceeded(f"the head is {size} bytes, the limit is {limits.head}", code="head-too-large")
+
+
+def _judge(text: str, limits: Limits, require_scgi: bool) -> tuple[dict[str, str], int]:
+    """The rules, each once: whole-block tests first, a closer look only where they find something."""
+    items = text.split("\0")
+    if items.pop() != "":
+        raise MalformedRequest("the head does not end with NUL", code="head-not-terminated")
+    names = items[::2]
+    values = items[1::2]
+    count = len(names)
+    if count != len(values):
+        raise MalformedRequest(f"the name {items[-1][:80]!r} has no value", code="odd-items")
+    if count > limits.variables:
+        raise LimitExceeded(
+            f"{count} variables, the limit is {limits.variables}", code="too-many-variables"
+        )
+    if not names or names[0] != "CONTENT_LENGTH":
+        found = names[0][:80] if names else ""
+        raise MalformedRequest(
+            f"expected CONTENT_LENGTH as the first variable, found {found!r}", code="content-length-not-first"
+        )
+    variables = dict(zip(names, values, strict=True))
+    if len(variables) != count or not _FAMILIAR.issuperset(names) or "\n" in text or "\r" in text:
+        variables = _look_closer(names, values)
+    length = _content_length(values[0], limits)
+    if values[0] == "":
+        variables["CONTENT_LENGTH"] = "0"
+    if variables.get("SCGI") != "1":
+        _refuse_scgi(variables, require_scgi)
+    return variables, length
+
+
+def _content_length(value: str, limits: Limits) -> int:
+    if not value:  # cgi2scgi under a CGI server that sets it so
+        return 0
+    if not (value.isascii() and value.isdigit()):
+        raise MalformedRequest(
+            f"CONTENT_LENGTH: expected digits, found {value[:40]!r}", code="content-length-not-digits"
+        )
+    if len(value) > _MAX_LENGTH_DIGITS or (length := int(value)) > limits.body:
+        raise LimitExceeded(
+            f"the body is {value[:40]} bytes, the limit is {limits.body}", code="body-too-large", status_hint=413
+        )
+    return length
+
+
+def _refuse_scgi(variables: dict[str, str], require_scgi: bool) -> None:
+    if "SCGI" in variables:
+        raise MalformedRequest(f"SCGI: expected '1', found {variables['SCGI'][:40]!r}", code="scgi-not-1")
+    if require_scgi:
+        raise MalformedRequest("the variable SCGI is missing", code="scgi-missing")
+
+
+def _look_closer(names: list[str], values: list[str]) -> dict[str, str]:
+    """Every name and value by itself: drop, join or refuse.
+
+    Repeated HTTP_* are joined as RFC 9110 5.3 has it, cookies as RFC 6265 has it: nginx before 1.23 sends them
+    apart. Any other repetition is refused: which one counts would be a guess.
+    """
+    variables: dict[str, str] = {}
+    for name, value in zip(names, values, strict=True):
+        header = name.startswith("HTTP_")
+        if name not in _FAMILIAR:
+            if not _NAME.match(name):
+                if header:
+                    continue
+                raise MalformedRequest(f"the variable name {name[:80]!r} is not allowed", code="bad-name")
+            if name in _WITHHELD:
+                continue
+            if name.startswith(("wsgi.", "scgi.")):
+                raise MalformedRequest(f"the variable name {name[:80]!r} is reserved", code="reserved-name")
+        if header and ("\n" in value or "\r" in value):
+            raise MalformedRequest(f"the value of {name[:80]} holds a line break", code="line-break-in-header")
+        if name not in variables:
+            variables[name] = value
+        elif header:
+            variables[name] += ("; " if name == "HTTP_COOKIE" else ", ") + value
+        else:
+            raise MalformedRequest(f"the variable {name[:80]} is there twice", code="repeated-name")
+    return variables
+
+
+class RequestReader:
+    """Collects a request that trickles in; what it says never depends on how the bytes were split.
+
+    `feed` returns the `Head` once it is complete (then `rest` holds what followed it so far), None before.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> None:
+        self._limits = limits
+        self._require_scgi = require_scgi
+        self._received = bytearray()
+        self._wanted = 0  # no use to look again before so many bytes are here
+        self.rest = b""
+
+    def feed(self, data: bytes) -> Head | None:
+        self._received += data
+        if len(self._received) < self._wanted:
+            return None
+        received = bytes(self._received)
+        head = parse_head(received, self._limits, self._require_scgi)
+        if head is not None:
+            self.rest = received[head.end :]
+        elif b":" in received[: _MAX_LENGTH_DIGITS + 1]:
+            digits, _, _ = received.partition(b":")
+            self._wanted = len(digits) + 1 + int(digits) + 1
+        return head
+
+    def eof(self) -> NoReturn:
+        """The peer closed before the head was complete."""
+        raise TruncatedRequest(
+            f"the request ended after {len(self._received)} bytes, in the middle of its head"
+            + (f" (expected {self._wanted} bytes)" if self._wanted else ""),
+            code="head-truncated",
+        )
+
+    @property
+    def received(self) -> int:
+        """Bytes so far."""
+        return len(self._received)
+
+
+def build_head(variables: Iterable[tuple[str, str]], content_length: int) -> bytes:
+    """The head's bytes: CONTENT_LENGTH first, SCGI second, then `variables` in their order.
+
+    Raises `MisuseError` for what no server should accept: a name or value with NUL, an empty name, text beyond
+    Latin-1, a repeated name, or one of the two that are set here.
+    """
+    items = ["CONTENT_LENGTH", str(content_length), "SCGI", "1"]
+    seen = {"CONTENT_LENGTH", "SCGI"}
+    for name, value in variables:
+        if name in seen:
+            raise MisuseError(f"the variable {name} is there twice", code="repeated-name")
+        if not name or "\0" in name or "\0" in value:
+            raise MisuseError(f"the variable {name!r} is empty-named or holds NUL", code="bad-name")
+        seen.add(name)
+        items += (name, value)
+    try:
+        block = ("\0".join(items) + "\0").encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise MisuseError(
+            f"variables are Latin-1 text (bytes), found {error.object[error.start : error.end]!r}", code="not-latin-1"
+        ) from None
+    return b"%d:%b," % (len(block), block)

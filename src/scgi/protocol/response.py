@@ -1,0 +1,214 @@
+"""The CGI response head, built and parsed: RFC 3875 section 6, as web servers really read it.
+
+`build_head` is what every answer of the server goes through, so it is the one place where a response cannot be
+split: a control character in a name or value is a `MisuseError`. `Status: NNN Reason` always comes first, never
+`HTTP/1.1` (Apache answers 500 to that), and a `Location` never goes out with a bare 200 (Apache would take it for an
+internal redirect).
+
+This file knows nothing about sockets; it imports `errors` only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final, NamedTuple, NoReturn
+
+from scgi.errors import MalformedResponse, MisuseError
+
+REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+# RFC 9110 7.6.1: they speak of one connection, and that one is the web server's business.
+HOP_BY_HOP: Final = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer trailers "
+    "transfer-encoding upgrade".split()
+)
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: (.*))?\Z")
+
+# What a header name is, by its exact spelling: lower-case name, "" for nothing special. Filled as the application's
+# few names are met, and bounded.
+_SPECIAL: Final = HOP_BY_HOP | {"content-length", "status", "location"}
+_KINDS: dict[str, str] = {}
+_STATUS_LINES: dict[str, tuple[int, str]] = {}
+_REMEMBERED: Final = 500
+
+
+class HeadFacts(NamedTuple):
+    """What the sender must know of a head that it has built."""
+
+    data: bytes
+    status: int
+    content_length: int | None
+    bodiless: bool  # 204 and 304: whatever the application gives, none is sent
+
+
+def status_line(status: str) -> tuple[int, str]:
+    """Judge `"404 Not Found"` (or `"404"`) as PEP 3333 has it; returns the code and the `Status:` line."""
+    known = _STATUS_LINES.get(status)
+    if known is not None:
+        return known
+    match = _STATUS.match(status) if isinstance(status, str) else None
+    if match is None or _CONTROL.search(status):
+        raise MisuseError(f"status: expected text like '200 OK', found {status!r}"[:200], code="bad-status")
+    code = int(match[1])
+    reason = match[2] or REASONS.get(code) or "Unknown"
+    line = (code, f"Status: {code} {reason}\r\n")
+    if len(_STATUS_LINES) < _REMEMBERED:
+        _STATUS_LINES[status] = line
+    return line
+
+
+def _kind(name: str) -> str:
+    if not isinstance(name, str):
+        raise MisuseError(f"header name: expected str, found {name!r}"[:200], code="bad-header-name")
+    if not _TOKEN.match(name):
+        raise MisuseError(f"header name: {name!r} is not a token (RFC 9110)"[:200], code="bad-header-name")
+    lowered = name.lower()
+    kind = lowered if lowered in _SPECIAL else ""
+    if len(_KINDS) < _REMEMBERED:
+        _KINDS[name] = kind
+    return kind
+
+
+def _refuse_value(name: str, value: object) -> None:
+    """Called for a value that is not plainly printable; most that come here are Latin-1 and fine."""
+    if not isinstance(value, str):
+        raise MisuseError(f"header {name}: expected str, found {value!r}"[:200], code="bad-header-value")
+    if match := _CONTROL.search(value):
+        raise MisuseError(
+            f"header {name}: the control character {match[0]!r} would split or corrupt the response",
+            code="control-in-header",
+        )
+
+
+def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | None = None) -> HeadFacts:
+    """Build a head from what PEP 3333 calls status and headers.
+
+    `length` is the body's length where the caller knows it (bytes): sent as Content-Length if the application did
+    not. Raises `MisuseError` for whatever could split, smuggle or confuse; hop-by-hop headers are refused too.
+    """
+    code, line = status_line(status)
+    declared: int | None = None
+    lines = [line]
+    for name, value in headers:
+        try:
+            if not value.isprintable():
+                _refuse_value(name, value)
+            kind = _KINDS[name]
+        except (AttributeError, KeyError, TypeError):
+            _refuse_value(name, value)
+            kind = _kind(name)
+        if kind:
+            if kind == "content-length":
+                declared = _declared_length(value, declared)
+                continue
+            _check_special(kind, name, code)
+        lines.append(f"{name}: {value}\r\n")
+    if declared is None:
+        declared = length
+    bodiless = code == 204 or code == 304
+    if declared is not None and code != 204:
+        lines.append(f"Content-Length: {declared}\r\n\r\n")
+    else:
+        lines.append("\r\n")
+    try:
+        data = "".join(lines).encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise MisuseError(
+            f"headers are Latin-1 text (PEP 3333), found {error.object[error.start : error.end]!r}"[:200],
+            code="not-latin-1",
+        ) from None
+    return HeadFacts(data, code, declared, bodiless)
+
+
+def _declared_length(value: str, before: int | None) -> int:
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise MisuseError(f"Content-Length: expected digits, found {value!r}"[:200], code="bad-content-length")
+    if before is not None and before != int(value):
+        raise MisuseError(f"Content-Length is there twice: {before} and {value}", code="bad-content-length")
+    return int(value)
+
+
+def _check_special(kind: str, name: str, code: int) -> None:
+    if kind in HOP_BY_HOP:
+        raise MisuseError(f"header {name}: hop-by-hop, it belongs to the web server (PEP 3333)", code="hop-by-hop")
+    if kind == "status":
+        raise MisuseError("header Status: the status has its own argument", code="status-header")
+    if kind == "location" and code == 200:
+        raise MisuseError(
+            "Location with status 200 is an internal redirect for Apache: give a 201 or 30x status", code="bare-location"
+        )
+
+
+class ResponseHead(NamedTuple):
+    """A parsed head: status code, reason, headers in order (Status left out), and where the body starts."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    end: int
+
+    def get(self, name: str) -> str | None:
+        """The first value of that header, whatever its case."""
+        lowered = name.lower()
+        return next((value for key, value in self.headers if key.lower() == lowered), None)
+
+
+_BLANK: Final = re.compile(rb"\r?\n\r?\n")
+_NPH: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?: +(.*))?\Z")
+_PARSED_STATUS: Final = re.compile(r"([1-9][0-9]{2})(?:[ \t]+(.*))?\Z")
+
+
+def parse_head(data: bytes, limit: int = 65536) -> ResponseHead | None:
+    """Parse a CGI response head: lines end with CRLF or LF, a blank line ends it, a status line of HTTP is taken too.
+
+    Returns None when more is needed. Raises `MalformedResponse` for what cannot be a head: more than `limit` bytes,
+    NUL or a bare CR, a line without a colon, a name that is not a token, a status that is not three digits.
+    """
+    match = _BLANK.search(data, 0, limit + 4)
+    if match is None:
+        if len(data) > limit:
+            _malformed(f"no end of the head within {limit} bytes", "head-too-large")
+        if data[:1] in (b"\n", b"\r"):
+            _malformed("the response begins with a blank line: there is no head", "no-head")
+        if 0 in data:
+            _malformed("NUL in the head", "control-in-header")
+        return None
+    status, reason, headers = 0, "", []
+    lines = data[: match.start()].decode("latin-1").split("\n")
+    for number, line in enumerate(lines):
+        text = line.removesuffix("\r")
+        if number == 0 and (nph := _NPH.match(text)):
+            status, reason = int(nph[1]), nph[2] or ""
+            continue
+        name, colon, value = text.partition(":")
+        value = value.strip(" \t")
+        if not colon or not _TOKEN.match(name):
+            _malformed(f"expected 'Name: value', found {text[:80]!r}", "no-colon" if not colon else "bad-name")
+        if _CONTROL.search(value):
+            _malformed(f"control character in the value of {name[:80]}", "control-in-header")
+        if name.lower() != "status":
+            headers.append((name, value))
+        elif given := _PARSED_STATUS.match(value):
+            status, reason = int(given[1]), given[2] or ""
+        else:
+            _malformed(f"Status: expected three digits, found {value[:80]!r}", "bad-status")
+    if not status:
+        moved = any(name.lower() == "location" for name, _ in headers)
+        status = 302 if moved else 200
+    return ResponseHead(status, reason or REASONS.get(status, "Unknown"), headers, match.end())
+
+
+def _malformed(sentence: str, code: str) -> NoReturn:
+    raise MalformedResponse(sentence, code=code)
+
+
+def error_page(status: int, sentence: str = "") -> bytes:
+    """A whole small answer in plain text, for errors that the application has no part in."""
+    reason = REASONS[status]
+    body = f"{status} {reason}\n{sentence and sentence + chr(10)}".encode("latin-1", "replace")
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return build_head(f"{status} {reason}", headers, len(body)).data + body
