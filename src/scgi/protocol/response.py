@@ -2,8 +2,8 @@
 
 `build_head` is what every answer of the server goes through, so it is the one place where a response cannot be
 split: a control character in a name or value is a `MisuseError`. `Status: NNN Reason` always comes first, never
-`HTTP/1.1` (Apache answers 500 to that), and a `Location` never goes out with a bare 200 (Apache would take it for an
-internal redirect).
+`HTTP/1.1` (Apache answers 500 to that). `parse_head` gives a `Location` without a status its 302, since Apache takes
+a bare one for an internal redirect.
 
 This file knows nothing about sockets; it imports `errors` only.
 """
@@ -30,7 +30,7 @@ _STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: (.*))?\Z")
 
 # What a header name is, by its exact spelling: lower-case name, "" for nothing special. Filled as the application's
 # few names are met, and bounded.
-_SPECIAL: Final = HOP_BY_HOP | {"content-length", "status", "location"}
+_SPECIAL: Final = HOP_BY_HOP | {"content-length", "status"}
 _KINDS: dict[str, str] = {}
 _STATUS_LINES: dict[str, tuple[int, str]] = {}
 _REMEMBERED: Final = 500
@@ -88,7 +88,7 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
     """Build a head from what PEP 3333 calls status and headers.
 
     `length` is the body's length where the caller knows it (bytes): sent as Content-Length if the application did
-    not. Raises `MisuseError` for whatever could split, smuggle or confuse; hop-by-hop headers are refused too.
+    not. Hop-by-hop headers are left out. Raises `MisuseError` for whatever could split, smuggle or confuse.
     """
     code, line = status_line(status)
     declared: int | None = None
@@ -130,17 +130,6 @@ def _declared_length(value: str, before: int | None) -> int:
     if before is not None and before != int(value):
         raise MisuseError(f"Content-Length is there twice: {before} and {value}", code="bad-content-length")
     return int(value)
-
-
-def _check_special(kind: str, name: str, code: int) -> None:
-    if kind in HOP_BY_HOP:
-        raise MisuseError(f"header {name}: hop-by-hop, it belongs to the web server (PEP 3333)", code="hop-by-hop")
-    if kind == "status":
-        raise MisuseError("header Status: the status has its own argument", code="status-header")
-    if kind == "location" and code == 200:
-        raise MisuseError(
-            "Location with status 200 is an internal redirect for Apache: give a 201 or 30x status", code="bare-location"
-        )
 
 
 class ResponseHead(NamedTuple):

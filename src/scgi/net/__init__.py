@@ -1,0 +1,1 @@
+"""Addresses and listening sockets. Imports `errors` only."""
