@@ -1,6 +1,7 @@
 """The test data itself: the index says what the files hold."""
 
 import pytest
+
 from captures_index import CAPTURES, FOLDER, Capture
 
 
