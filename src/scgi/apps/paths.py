@@ -1,16 +1,17 @@
 """Where the application is mounted: SCRIPT_NAME and PATH_INFO, right behind every web server.
 
-Applications build their links from these two (PEP 3333): SCRIPT_NAME is the mount, PATH_INFO the rest, both
-decoded, and their sum is the path that was asked for. Web servers differ widely: some send neither, some put
-everything into one, one sends a part still percent-encoded. What each really sends is in `tests/captures`; the
-rules here are those that the captures need. This file knows strings only and imports nothing of the project.
+Applications build their links from these two (PEP 3333): SCRIPT_NAME is the mount, PATH_INFO the rest,
+both decoded, and their sum is the path that was asked for. Web servers differ widely: some send neither,
+some put everything into one, one sends a part still percent-encoded. What each really sends is in
+`tests/captures`; the rules here are those that the captures need. This file knows strings only and
+imports nothing of the project.
 """
 
 from urllib.parse import unquote
 
 
 def parse_mount(text: str) -> str:
-    """A mount as people write it ("/", "app", "/app/", "/café") as `split` compares it: "", "/app", Latin-1."""
+    """A mount as people write it ("/", "app", "/app/", "/café") as `split` takes it: "", "/app", Latin-1."""
     text = text.strip("/").encode().decode("latin-1")
     return "/" + text if text else ""
 
@@ -18,9 +19,9 @@ def parse_mount(text: str) -> str:
 def split(environ: dict[str, str], mount: str | None = None) -> None:
     """Make SCRIPT_NAME and PATH_INFO of `environ` right, in place.
 
-    Afterwards both are there. SCRIPT_NAME is empty, or begins with a slash and does not end with one. PATH_INFO
-    begins with a slash, or is empty where SCRIPT_NAME is not. With a `mount` (the root is "" or "/") the whole
-    path is split there; SCRIPT_NAME is then empty for a path that is not below it.
+    Afterwards both are there. SCRIPT_NAME is empty, or begins with a slash and does not end with one.
+    PATH_INFO begins with a slash, or is empty where SCRIPT_NAME is not. With a `mount` (the root is "" or
+    "/") the whole path is split there; SCRIPT_NAME is then empty for a path that is not below it.
     """
     script = environ.get("SCRIPT_NAME")
     path = environ.get("PATH_INFO")
