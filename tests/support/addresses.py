@@ -1,0 +1,81 @@
+"""Ports and paths that no other test has, and whether somebody listens there."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Below the range that the kernel gives to outgoing connections, so that none of those takes a port first.
+PORTS = range(20000, 32000)
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A TCP port that is free on 127.0.0.1 now, and that this process has not handed out before."""
+    while True:
+        port = random.choice(PORTS)
+        if port in _given:
+            continue
+        _given.add(port)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder with a short name, for unix sockets (107 bytes at most); web servers may enter it."""
+    folder = Path(tempfile.mkdtemp(prefix="scgi-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def split_address(address: str) -> str | tuple[str, int]:
+    """``unix:/path`` and ``/path`` give the path, ``host:port`` and ``[host]:port`` the pair."""
+    if address.startswith("unix:"):
+        return address.removeprefix("unix:")
+    if "/" in address:
+        return address
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]") or "127.0.0.1", int(port))
+
+
+def connect(address: str, within: float = 10) -> socket.socket:
+    where = split_address(address)
+    if isinstance(where, tuple):
+        return socket.create_connection(where, timeout=within)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(within)
+    try:
+        peer.connect(where)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def is_listening(address: str) -> bool:
+    """Whether a socket listens there, asked of the kernel: a trial connection would count as a request."""
+    where = split_address(address)
+    if isinstance(where, tuple):
+        wanted = f":{where[1]:04X}"
+        tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+        rows = [row for table in tables if table.exists() for row in _rows(table)]
+        return any(row[1].endswith(wanted) and row[3] == "0A" for row in rows)
+    return any(row[-1] == where and row[3] == "00010000" for row in _rows(Path("/proc/net/unix")))
+
+
+def _rows(table: Path) -> list[list[str]]:
+    return [line.split() for line in table.read_text().splitlines()[1:]]
