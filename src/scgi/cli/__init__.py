@@ -1,0 +1,1 @@
+"""The command `scgi`: one file per subcommand; the only place that exits the process."""

@@ -1,0 +1,25 @@
+"""`scgi config`: the effective settings, or the reference page of all settings.
+
+Imports `config`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from scgi.cli.options import SettingsCommand, settings_options
+from scgi.config.reference import effective, page
+from scgi.config.settings import load
+
+
+@click.command(cls=SettingsCommand)
+@settings_options(without=("check",))
+@click.option("--reference", is_flag=True, help="Print the reference page of all settings instead, in Markdown.")
+def config(reference: bool, **options: object) -> None:
+    """Print the settings that 'scgi serve' with the same options would have, and where each comes from.
+
+    What is printed is itself a settings file.
+    """
+    click.echo(page() if reference else effective(load(options, os.environ)), nl=False)

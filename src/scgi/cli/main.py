@@ -1,0 +1,117 @@
+"""The command itself: finds the subcommand, and turns every error of ours into lines and an exit status.
+
+Subcommands are imported when they are called, so that `scgi --help` and `scgi --version` are quick. This is the only
+file that exits the process. It imports `errors` and, by name, the other files of `cli`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import click
+
+from scgi.errors import AppLoadError, ConfigError, ExitCode, ListenError, MissingExtra, ScgiError
+
+COMMANDS: Final = {
+    "serve": "Serve an application to a web server.",
+    "gateway": "Answer HTTP by asking an SCGI server.",
+    "config": "Print the settings that would hold, and where each comes from.",
+}
+INTERRUPTED: Final = 130  # what shells say of a program that Ctrl-C ended
+
+
+class Commands(click.Group):
+    """Subcommands by name: `name` is the attribute `name` of the module scgi.cli.`name`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"scgi.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise click.UsageError(
+                f"there is no command {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see scgi --help"), ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        import platform
+
+        from scgi import __version__
+
+        click.echo(f"scgi-server {__version__} ({platform.python_implementation()} {platform.python_version()})")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+def scgi() -> None:
+    """An SCGI server: a pool of workers that answers what a web server forwards."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status. Whatever is wrong is on standard error when it returns."""
+    try:
+        status: Any = scgi.main(arguments, prog_name="scgi", standalone_mode=False)
+    except click.UsageError as error:
+        _say(error.format_message())
+        if error.ctx is not None:
+            _say(f"try '{error.ctx.command_path} --help'")
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        _say(error.format_message())
+        return ExitCode.FAILED
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ScgiError as error:
+        return _report(error)
+    return status if isinstance(status, int) else ExitCode.OK
+
+
+def main() -> NoReturn:
+    sys.exit(run())
+
+
+def _report(error: ScgiError) -> int:
+    if isinstance(error, AppLoadError) and error.traceback:
+        click.echo(error.traceback.rstrip("\n"), err=True)
+    for sentence in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        _say(sentence)
+    return _status(error)
+
+
+def _status(error: ScgiError) -> int:
+    match error:
+        case ConfigError():
+            return ExitCode.USAGE if error.source == "command line" else ExitCode.CONFIG
+        case AppLoadError():
+            return ExitCode.APP_UNLOADABLE
+        case ListenError():
+            return ExitCode.BOOT_FAILED
+        case MissingExtra():
+            return ExitCode.CONFIG
+    return ExitCode.FAILED
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"scgi: {sentence}", err=True)

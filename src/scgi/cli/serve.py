@@ -1,0 +1,37 @@
+"""`scgi serve APP`: settings in, a running server out.
+
+Imports `config` and `errors`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from scgi.cli.neighbour import refuse_mixed_folder
+from scgi.cli.options import SettingsCommand, settings_options
+from scgi.config.settings import load
+from scgi.errors import ScgiError
+
+
+@click.command(cls=SettingsCommand)
+@settings_options()
+def serve(**options: object) -> int:
+    """Serve the application APP to a web server that speaks SCGI.
+
+    APP is module:attribute, module:factory(), path/to/file.py or path/to/file.py:attribute; a WSGI application or a
+    subclass of SCGIHandler. Every option is also a variable (SCGI_MAX_WORKERS) and a key of the settings file.
+    """
+    if not hasattr(os, "fork"):
+        raise ScgiError("serve needs processes that fork, which this system does not have; run it on Linux, or in WSL")
+    refuse_mixed_folder()
+    settings = load(options, os.environ)
+    if not settings.app:
+        raise click.UsageError(
+            "no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve path/to/file.py'",
+            click.get_current_context(),
+        )
+    from scgi.config.build import run_server
+
+    return run_server(settings)

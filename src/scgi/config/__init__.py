@@ -1,0 +1,1 @@
+"""What a server is to do: read from many places (`settings`), then turned into objects (`build`)."""
