@@ -1,4 +1,4 @@
-"""The test machinery itself, held to what it promises; its SCGI server is a toy that knows nothing of src/."""
+"""The test machinery itself, held to what it promises; its SCGI server is a toy that shares no code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to over its DevTools pipe (descriptors 3 and 4): no driver, no port, no library.
+"""A headless Chromium, spoken to over its DevTools pipe: no driver, no port, no library.
 
 The protocol is JSON messages that end with a NUL: https://chromedevtools.github.io/devtools-protocol/
 """

@@ -128,7 +128,7 @@ def start(
 ) -> Process:
     """Start a program and wait until something listens at ``address`` (if one is given).
 
-    ``env`` comes on top of this process's environment. If the program ends before, the test fails with its log.
+    ``env`` comes on top of this process's environment. If the program ends first, the test fails.
     """
     mark = uuid.uuid4().hex
     name = " ".join(Path(os.fspath(part)).name for part in command[:4])
