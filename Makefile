@@ -1,0 +1,73 @@
+# What people and CI run. Everything lives in .venv, made on first use by the newest Python found.
+#
+#   make demo            the examples at http://127.0.0.1:8000 (HTTP=127.0.0.1:8123: elsewhere)
+#   make test            the tests (ARGS="tests/protocol -x": these)
+#   make check           ruff, mypy, and the house's own rules
+#   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
+#   make test-pythons    the tests on every Python from 3.11 on that is found here
+#   make format          ruff's formatting and safe repairs
+#
+# PYTHON=/path/to/python3.12 names another Python, VENV=folder another environment.
+
+HTTP ?= 127.0.0.1:8000
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+BIN := $(VENV)/bin
+PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
+
+.PHONY: help demo test check coverage test-pythons test-packages format clean FORCE
+
+help:
+	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
+
+demo: $(VENV)/.ready-http
+	@echo "Look at http://$(HTTP)/   (Ctrl-C ends it)"
+	@exec $(BIN)/scgi serve --listen 127.0.0.1:0 --http $(HTTP) examples/demo.py
+
+test: $(VENV)/.ready-http,test $(VENV)/.test-packages
+ifdef COVERAGE
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+else
+	$(BIN)/python $(PYTEST)
+endif
+
+coverage:
+	@$(MAKE) test COVERAGE=yes
+
+check: $(VENV)/.ready-http,test,check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/house/test_floors.py tests/house/test_files.py
+
+format: $(VENV)/.ready-http,test,check
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test-pythons:
+	@failed=; \
+	for python in $$(scripts/find-python --all); do \
+	    minor=$${python##*python}; \
+	    echo "== Python $$minor: $$python"; \
+	    $(MAKE) test VENV=.venv-$$minor PYTHON=$$python || failed="$$failed $$minor"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed on:$$failed"; exit 1; fi
+
+# Tries again what `make test` tries once.
+test-packages:
+	@scripts/system-packages tests
+
+clean:
+	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+$(VENV)/.ready-%: pyproject.toml $(if $(PYTHON),FORCE)
+	@scripts/make-venv $(VENV) "$(PYTHON)" $*
+	@touch $@
+
+$(VENV)/.test-packages: | $(VENV)/.ready-http,test
+	@scripts/system-packages tests
+	@touch $@
