@@ -55,11 +55,11 @@ class ProtocolError(ScgiError):
             self.status_hint = status_hint
 
 
-class MalformedRequest(ProtocolError):
+class MalformedRequest(ProtocolError, ValueError):
     """What came is not an SCGI request."""
 
 
-class TruncatedRequest(ProtocolError):
+class TruncatedRequest(ProtocolError, OSError):
     """The peer closed or fell silent in the middle of a request."""
 
 
@@ -120,7 +120,7 @@ class AppLoadError(ScgiError):
         self.traceback = traceback
 
 
-class ListenError(ScgiError):
+class ListenError(ScgiError, OSError):
     """An address cannot be bound or used."""
 
 

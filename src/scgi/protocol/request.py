@@ -7,7 +7,7 @@ A request is a netstring of NUL-terminated names and values, then the body
 
 `parse_head` judges bytes that are all there (the server's hot path: one `read` brings a whole request);
 `RequestReader` collects bytes that trickle and hands them to the same function. What is refused, dropped
-or joined is written down in `_judge`, once.
+or joined is written down in `parse_block`, once.
 
 This file knows nothing about sockets; it imports `errors` only.
 """
@@ -84,7 +84,8 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
     start = data.find(b":", 0, _MAX_LENGTH_DIGITS + 1) + 1
     digits = data[: start - 1] if start else b""
     if not digits.isdigit() or digits[0] == 48:  # 48 is "0": no zero-padded and no empty head
-        return _unusual_start(data, limits)
+        _check_start(data, limits)
+        return None
     size = int(digits)
     if size > limits.head:
         _refuse_head_size(size, limits)
@@ -95,12 +96,12 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
         raise MalformedRequest(
             f"expected ',' after a head of {size} bytes, found {data[comma : comma + 1]!r}", code="no-comma"
         )
-    variables, length = _judge(data[start:comma].decode("latin-1"), limits, require_scgi)
+    variables, length = parse_block(data[start:comma], limits, require_scgi)
     return Head(variables, length, comma + 1)
 
 
-def _unusual_start(data: bytes, limits: Limits) -> None:
-    """What does not begin with digits and a colon: still incomplete, too long, or wrong."""
+def _check_start(data: bytes, limits: Limits) -> None:
+    """What does not begin with digits and a colon: fine if still incomplete, otherwise too long or wrong."""
     match = _LENGTH.match(data)
     if match and int(match[1]) > limits.head:
         _refuse_head_size(int(match[1]), limits)
@@ -119,8 +120,14 @@ def _refuse_head_size(size: int, limits: Limits) -> NoReturn:
     raise LimitExceeded(f"the head is {size} bytes, the limit is {limits.head}", code="head-too-large")
 
 
-def _judge(text: str, limits: Limits, require_scgi: bool) -> tuple[dict[str, str], int]:
-    """The rules, each once: whole-block tests first, a closer look only where they find something."""
+def parse_block(
+    block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True
+) -> tuple[dict[str, str], int]:
+    """Judge what is inside the netstring; returns the variables and the body's length.
+
+    The rules are here, each once: whole-block tests first, a closer look only where they find something.
+    """
+    text = block.decode("latin-1")
     items = text.split("\0")
     if items.pop() != "":
         raise MalformedRequest("the head does not end with NUL", code="head-not-terminated")

@@ -105,7 +105,9 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
             if kind == "content-length":
                 declared = _declared_length(value, declared)
                 continue
-            _check_special(kind, name, code)
+            if kind == "status":
+                raise MisuseError("header Status: the status has its own argument", code="status-header")
+            continue  # hop-by-hop: left out, as a CGI script's harmless `Connection: close` should be
         lines.append(f"{name}: {value}\r\n")
     if declared is None:
         declared = length

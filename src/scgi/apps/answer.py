@@ -1,0 +1,172 @@
+"""The sending half of a request, shared by all adapters: one head, then body bytes, all rules of a response kept.
+
+Content-Length is enforced both ways, HEAD, 204 and 304 carry no body, and a response that broke off never looks whole.
+
+Imports `net`, `status`, `protocol`, `errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterable
+from enum import IntEnum
+
+from scgi.errors import MisuseError, ProtocolError
+from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file
+from scgi.protocol.response import HeadFacts, build_head, error_page
+from scgi.status.scoreboard import Slot, Stage
+
+log = logging.getLogger("scgi.request")
+
+
+class Outcome(IntEnum):
+    """How to close the connection after an answer."""
+
+    WHOLE = 0  # the answer is out
+    BROKEN = 1  # it broke off: close so that the peer can tell
+    LEAVE = 2  # the answer is out, and this worker wants to end
+
+
+class Answer:
+    """One response on its way out: `start`, then `write`, then `finish`; `fail` instead when something went wrong.
+
+    Nothing is sent before the first body bytes, so that a failure until then still gets a clean 500.
+    """
+
+    __slots__ = ("_facts", "_head", "_left", "_patience", "_slot", "begun", "bodiless", "fd", "head_request")
+
+    def __init__(self, slot: Slot, fd: int, head_request: bool, patience: Patience) -> None:
+        self.fd = fd
+        self.head_request = head_request
+        self.begun = False  # bytes are on the wire: no other answer is possible
+        self.bodiless = head_request
+        self._slot = slot
+        self._patience = patience
+        self._facts: HeadFacts | None = None
+        self._head = b""
+        self._left: int | None = None  # bytes still owed to the declared Content-Length
+
+    @property
+    def started(self) -> bool:
+        """Whether a head is there."""
+        return self._facts is not None
+
+    def start(self, status: str, headers: Iterable[tuple[str, str]], length: int | None = None) -> None:
+        """Set, or replace, the head. Raises `MisuseError` for what must not go out."""
+        facts = build_head(status, headers, length)
+        self._facts = facts
+        self._head = facts.data
+        self._left = facts.content_length
+        self.bodiless = self.head_request or facts.bodiless
+
+    def set_length(self, length: int) -> None:
+        """Add a Content-Length that became known after `start`, unless there is one or the rules forbid it."""
+        facts = self._facts
+        if facts is not None and facts.content_length is None and not self.bodiless:
+            self._head = self._head[:-2] + b"Content-Length: %d\r\n\r\n" % length
+            self._left = length
+
+    def write(self, data: Buffer) -> None:
+        """Send body bytes at once, the head before the first. Raises `PeerGone`, or `MisuseError` without a head."""
+        if self._facts is None:
+            raise MisuseError("body bytes before start_response was called", code="no-head")
+        size = len(data)
+        if not size:
+            return
+        if self.bodiless:
+            data, size = b"", 0
+        elif self._left is not None:
+            if size > self._left:
+                self._say_too_long(size)
+                data = memoryview(data)[: self._left]
+                size = self._left
+            self._left -= size
+        self._send((self._head, data) if self._head else (data,), size)
+
+    def write_file(self, file: int, offset: int, size: int) -> None:
+        """Send a piece of an open file by its descriptor, with the same rules."""
+        if self._left is not None:
+            size = min(size, self._left)
+        self.flush_head()
+        if self.bodiless or not size:
+            return
+        slot = self._slot
+        slot.board[slot.index] = Stage.WRITING
+        sent = send_file(self.fd, file, offset, size, self._patience.send)
+        slot.board[slot.index] = Stage.RUNNING
+        slot.sent += sent
+        if self._left is not None:
+            self._left -= sent
+
+    def flush_head(self) -> None:
+        """Send the head if it is still here."""
+        if self._head:
+            self._send((self._head,), 0)
+
+    def _send(self, buffers: tuple[Buffer, ...], size: int) -> None:
+        slot = self._slot
+        self.begun = True
+        self._head = b""
+        slot.board[slot.index] = Stage.WRITING
+        send_all(self.fd, buffers, self._patience.send)
+        slot.board[slot.index] = Stage.RUNNING
+        slot.sent += size
+
+    def finish(self) -> Outcome:
+        """The application is done: send what is left of the head, and judge whether the answer is whole."""
+        facts = self._facts
+        if facts is None:
+            raise MisuseError("the application ended without calling start_response", code="no-head")
+        self.flush_head()
+        self._slot.status = facts.status
+        if self._left and not self.bodiless:
+            log.error(
+                "[%s] the response is %d bytes shorter than its Content-Length of %s",
+                self._slot.request_id(), self._left, facts.content_length,
+            )  # fmt: skip
+            return Outcome.BROKEN
+        return Outcome.WHOLE
+
+    def _say_too_long(self, size: int) -> None:
+        if self._left:
+            log.error(
+                "[%s] the response is longer than its Content-Length: cut", self._slot.request_id()
+            )
+        self._left = min(self._left or 0, size)
+
+    def fail(self, error: BaseException) -> Outcome:
+        """Answer an exception: its status if nothing is out yet; the traceback goes to the log, never to the peer."""
+        slot = self._slot
+        if isinstance(error, PeerGone):
+            log.info("[%s] the peer is gone: %s", slot.request_id(), error)
+            slot.status = slot.status or 499
+            return Outcome.BROKEN
+        status = error.status_hint if isinstance(error, ProtocolError) else 500
+        slot.status = status
+        if status < 500:
+            log.warning("[%s] %s", slot.request_id(), error)
+        else:
+            log_failure(slot, error)
+        if self.begun:
+            return Outcome.BROKEN
+        try:
+            page = error_page(status, f"Request {slot.request_id()}")
+            send_all(self.fd, [page[: page.index(b"\r\n\r\n") + 4] if self.head_request else page], self._patience.send)
+        except PeerGone:
+            return Outcome.BROKEN
+        return Outcome.WHOLE
+
+
+def log_failure(slot: Slot, error: BaseException) -> None:
+    """One error record with the request's identity and the whole traceback."""
+    variables = slot.variables
+    line = f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))}"
+    try:
+        log.error(
+            "[%s] %s: %s while answering %s", slot.request_id(), type(error).__name__, error, line, exc_info=error
+        )
+    except Exception:  # an exception whose own __str__ raises, or no memory for a traceback
+        log.error("[%s] %s while answering %s", slot.request_id(), type(error).__name__, line)
+        traceback.print_tb(error.__traceback__, limit=20, file=sys.stderr)

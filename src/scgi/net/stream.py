@@ -1,0 +1,179 @@
+"""Bytes over a connected descriptor: send all of them, read a body, leave so that the peer gets the answer.
+
+The server's hot path uses bare descriptors (a socket object costs several system calls). Everything here is for when
+that one read and one write were not enough. Descriptors may be blocking or not: whoever finds a worker waiting makes
+its descriptor non-blocking, and then `BlockingIOError` leads here.
+
+Imports `errors` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scgi.errors import BodyTimeout, TruncatedBody, TruncatedRequest
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a peer may take. Seconds, and bytes a second."""
+
+    head: float = 10.0  # for the whole head
+    body: float = 60.0  # without a byte of the body
+    rate: float = 200.0  # of the body on the whole, after the first `body` seconds
+    send: float = 60.0  # without taking a byte of the answer
+    linger: float = 2.0  # without a byte of what is thrown away after the answer
+    linger_total: float = 30.0
+
+
+class PeerGone(ConnectionError):
+    """The peer closed, or stopped taking the answer: there is nobody to answer to."""
+
+
+def _await(fd: int, event: int, seconds: float) -> bool:
+    """Wait until the descriptor is ready; False when the time is over."""
+    poller = select.poll()
+    poller.register(fd, event)
+    return bool(poller.poll(max(0, int(seconds * 1000))))
+
+
+def send_all(fd: int, buffers: Sequence[Buffer], patience: float = 60.0) -> None:
+    """Write everything. Raises `PeerGone` when the peer is not there or takes nothing for `patience` seconds."""
+    waiting: list[Buffer] = list(buffers)
+    while waiting:
+        try:
+            sent = os.writev(fd, waiting)
+        except BlockingIOError:
+            if not _await(fd, select.POLLOUT, patience):
+                raise PeerGone(f"the peer took nothing for {patience:g} s") from None
+            continue
+        except OSError as error:
+            raise PeerGone(error.strerror or "the peer is gone") from None
+        while waiting and sent >= len(waiting[0]):
+            sent -= len(waiting.pop(0))
+        if sent:
+            waiting[0] = memoryview(waiting[0])[sent:]
+
+
+def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.0) -> int:
+    """Send `count` bytes of an open file from `offset` without copying them through us; returns the bytes sent.
+
+    Fewer only if the file ends earlier. Raises `PeerGone` as `send_all` does, OSError if the file cannot be sent so.
+    """
+    left = count
+    while left:
+        try:
+            sent = os.sendfile(fd, file, offset, min(left, 1 << 20))
+        except BlockingIOError:
+            if not _await(fd, select.POLLOUT, patience):
+                raise PeerGone(f"the peer took nothing for {patience:g} s") from None
+            continue
+        except ConnectionError as error:
+            raise PeerGone(error.strerror or "the peer is gone") from None
+        if not sent:
+            break
+        offset += sent
+        left -= sent
+    return count - left
+
+
+class BodyReader(io.RawIOBase):
+    """The rest of a request body, read from the connection as it is asked for; ends at CONTENT_LENGTH.
+
+    `first` is what came with the head. Raises `TruncatedBody` if the peer closes early and `BodyTimeout` if it stalls
+    or dribbles; both are `OSError` for applications.
+    """
+
+    def __init__(self, fd: int, first: bytes, length: int, patience: Patience) -> None:
+        self._fd = fd
+        self._first = memoryview(first)
+        self._length = length
+        self._received = len(first)
+        self._patience = patience
+        self._since = time.monotonic()
+
+    @property
+    def unread(self) -> int:
+        """Bytes of the body that are still with the peer."""
+        return self._length - self._received
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        if self._first:
+            count = min(len(view), len(self._first))
+            view[:count] = self._first[:count]
+            self._first = self._first[count:]
+            return count
+        wanted = min(len(view), self._length - self._received)
+        if wanted <= 0:
+            return 0
+        count = self._receive(view[:wanted])
+        self._received += count
+        return count
+
+    def _receive(self, view: memoryview) -> int:
+        patience = self._patience
+        overdue = time.monotonic() - self._since - patience.body - self._received / patience.rate
+        if overdue > 0 or not _await(self._fd, select.POLLIN, patience.body):
+            raise BodyTimeout(expected=self._length, received=self._received)
+        try:
+            count = os.readv(self._fd, [view])
+        except BlockingIOError:
+            return self._receive(view)
+        except OSError:
+            count = 0
+        if not count:
+            raise TruncatedBody(expected=self._length, received=self._received)
+        return count
+
+    def detach_connection(self) -> None:
+        """The request is over: whatever still holds this body reads end of file, never the next request's bytes."""
+        self._first = memoryview(b"")
+        self._received = self._length
+
+
+def receive_head(fd: int, deadline: float) -> bytes:
+    """One piece of a head that trickles; b"" at end of file. Raises `TruncatedRequest` (408) after `deadline`."""
+    while True:
+        if not _await(fd, select.POLLIN, deadline - time.monotonic()):
+            raise TruncatedRequest("the request did not come in time", code="head-timeout", status_hint=408)
+        try:
+            return os.read(fd, 65536)
+        except BlockingIOError:
+            continue
+
+
+def leave(fd: int, patience: Patience) -> None:
+    """Close so that the answer survives: end our side, throw away what the peer still sends (bounded), close.
+
+    A plain close with unread bytes resets the connection: Apache then turns a correct 413 into a 500.
+    """
+    with contextlib.suppress(OSError):
+        end = time.monotonic() + patience.linger_total
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            sock.shutdown(socket.SHUT_WR)
+        while (left := end - time.monotonic()) > 0 and _await(fd, select.POLLIN, min(left, patience.linger)):
+            with contextlib.suppress(BlockingIOError):
+                if not os.read(fd, 1 << 18):
+                    break
+    os.close(fd)
+
+
+def reset(fd: int) -> None:
+    """Close so that the peer can tell that the answer is not whole: TCP resets; a unix socket has no such way."""
+    with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

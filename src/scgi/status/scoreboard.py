@@ -1,0 +1,153 @@
+"""The scoreboard: one slot per worker thread, written by its worker, read by the pool; no locks, no messages.
+
+::
+
+    byte 0      armed: the pool wants to hear when nobody is idle
+    byte 1      draining: take what is queued, then leave
+    64 ...      one stage byte per slot, side by side, so that "is anybody idle?" is one search
+    4096 ...    one record per slot: serial, start of the request, length of its head, the head's first bytes
+
+A record keeps the request's raw head, so that whoever finds a dead worker can say what it was doing, at the price of
+one copy per request and no formatting. All of it can be written by applications too: readers trust nothing.
+
+Imports nothing but `protocol`, to read a head.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from scgi.errors import ProtocolError
+from scgi.protocol.request import parse_head
+
+
+class Stage(IntEnum):
+    """What the thread of a slot is doing."""
+
+    FREE = 0
+    IDLE = 1
+    READING = 2
+    RUNNING = 3
+    WRITING = 4
+    STARTING = 5
+
+
+ARMED: Final = 0
+DRAINING: Final = 1
+STAGES: Final = 64
+IDLE_BYTE: Final = bytes([Stage.IDLE])
+RECORD: Final = struct.Struct("=QdQ")  # serial, monotonic seconds, bytes of the head that follow
+_RECORDS_START: Final = 4096
+_RECORD_SIZE: Final = 4096
+HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size
+MAX_SLOTS: Final = _RECORDS_START - STAGES
+
+# A request's own id is taken over from the web server if it could not harm a log line.
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a slot says: its stage, how many requests it has begun, and the current or last one."""
+
+    stage: int
+    serial: int
+    started: float
+    request: str
+
+    def age(self) -> float:
+        """Seconds since the request began, never negative."""
+        return max(0.0, time.monotonic() - self.started)
+
+
+class Scoreboard:
+    """Shared memory for `slots` slots; made before the fork, inherited by every worker."""
+
+    def __init__(self, slots: int) -> None:
+        if slots > MAX_SLOTS:
+            raise ValueError(f"at most {MAX_SLOTS} worker threads, asked for {slots}")
+        self.slots = slots
+        self.memory = mmap.mmap(-1, _RECORDS_START + slots * _RECORD_SIZE)
+
+    def idle(self) -> int:
+        """How many slots wait for a request."""
+        return self.memory[STAGES : STAGES + self.slots].count(IDLE_BYTE)
+
+    def stages(self) -> bytes:
+        """All stage bytes at this moment."""
+        return self.memory[STAGES : STAGES + self.slots]
+
+    def mark(self, slot: int, stage: Stage) -> None:
+        self.memory[STAGES + slot] = stage
+
+    def clear(self, slot: int) -> None:
+        """Make a slot as new for its next worker."""
+        offset = record_offset(slot)
+        self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
+        self.memory[STAGES + slot] = Stage.FREE
+
+    def report(self, slot: int) -> Report:
+        offset = record_offset(slot)
+        serial, started, size = RECORD.unpack_from(self.memory, offset)
+        start = offset + RECORD.size
+        head = self.memory[start : start + min(size, HEAD_ROOM)]
+        return Report(self.memory[STAGES + slot], serial, started, describe(head))
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+def record_offset(slot: int) -> int:
+    """Where the record of a slot begins."""
+    return _RECORDS_START + slot * _RECORD_SIZE
+
+
+def describe(head: bytes) -> str:
+    """`GET /path` of a request head that may be cut; only what is there, as it came (the log escapes)."""
+    try:
+        parsed = parse_head(head, require_scgi=False)
+    except ProtocolError:
+        parsed = None
+    if parsed is not None:
+        found = parsed.variables
+    else:
+        items = head.partition(b":")[2].decode("latin-1").split("\0")
+        found = dict(zip(items[::2], items[1::2], strict=False))
+    method = found.get("REQUEST_METHOD", "a request")
+    target = found.get("REQUEST_URI") or found.get("DOCUMENT_URI") or found.get("SCRIPT_NAME", "")
+    return f"{method} {target}".strip()[:300]
+
+
+class Slot:
+    """A worker thread's own view of its slot and of the request it runs.
+
+    `fd` is the connection, -1 between requests; `variables` are the current request's; `status` and `sent` are what
+    was answered, for the access log.
+    """
+
+    __slots__ = ("board", "fd", "index", "pid", "sent", "serial", "status", "thread", "variables")
+
+    def __init__(self, board: Scoreboard, slot: int) -> None:
+        self.board = board.memory
+        self.index = STAGES + slot
+        self.fd = -1
+        self.pid = os.getpid()
+        self.serial = 0
+        self.status = 0
+        self.sent = 0
+        self.thread = 0
+        self.variables: dict[str, str] = {}
+
+    def request_id(self) -> str:
+        """The web server's id for the request if it is plain, else process id and serial."""
+        given = self.variables.get("HTTP_X_REQUEST_ID")
+        if given and _PLAIN_ID.match(given):
+            return given
+        return f"{self.pid}-{self.serial}" if self.serial else ""

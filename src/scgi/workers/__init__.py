@@ -1,0 +1,1 @@
+"""Workers: the processes that accept requests and run the application. Imports `apps` and what is below."""

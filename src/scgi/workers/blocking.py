@@ -1,0 +1,341 @@
+"""The blocking worker: accept, read, application, write, close, again; one straight function.
+
+The common request costs four system calls: `accept4`, `read`, `writev`, `close`. Nothing here has a time-out of its
+own: the pool sees in the scoreboard that a worker waits for a peer and *nudges* it (SIGURG), which makes that one
+descriptor non-blocking, so that the waiting call raises `BlockingIOError` and the slow path takes over.
+
+A worker is stopped the same way: SIGTERM puts a dead socket over its copy of the listener, and the next `accept` ends
+the loop; a request in hand is finished before.
+
+Imports `apps`, `net`, `status`, `protocol`, `errors`, `log`.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+
+from scgi.apps.answer import Outcome
+from scgi.errors import ProtocolError
+from scgi.net.stream import BodyReader, Patience, PeerGone, leave, receive_head, reset, send_all
+from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, parse_head
+from scgi.protocol.response import error_page
+from scgi.status.scoreboard import (
+    ARMED, DRAINING, HEAD_ROOM, IDLE_BYTE, RECORD, STAGES, Scoreboard, Slot, Stage, record_offset,
+)  # fmt: skip
+
+log = logging.getLogger("scgi.worker")
+
+Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
+NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
+READ_SIZE: Final = 65536
+_DRAIN_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """All that a worker needs to know; made before the fork."""
+
+    make_adapter: Callable[[int], Adapter]  # called in the child, once per thread, with the lifeline's descriptor
+    threads: int = 1
+    limits: Limits = DEFAULT_LIMITS
+    require_scgi: bool = True
+    patience: Patience = field(default_factory=Patience)
+    access: Callable[[Slot, float], None] | None = None  # called after each request with its start (monotonic)
+
+
+class Worker:
+    """One process's loops: one per thread, the first in the main thread, which also handles signals."""
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        listeners: list[socket.socket],
+        owned: list[bool],
+        board: Scoreboard,
+        first_slot: int,
+        bell: int,
+        lifeline: int,
+    ) -> None:
+        self.plan = plan
+        self.listeners = listeners
+        self.slots = [Slot(board, first_slot + number) for number in range(plan.threads)]
+        self.board = board
+        self.bell = bell
+        self.lifeline = lifeline
+        self.leaving = False
+        self.exit_status = 0
+        self._owned = owned
+        # What a thread waits on, and what SIGTERM puts a dead socket over: the listener, or an epoll over several.
+        self._epoll = None if len(listeners) == 1 else _watch(listeners)
+        self._wait_fd = listeners[0].fileno() if self._epoll is None else self._epoll.fileno()
+        self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
+
+    def run(self) -> int:
+        """Serve until told to stop; returns the process's exit status."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(NUDGE, self._on_nudge)
+        threads = [threading.Thread(target=self._loop, args=(slot,)) for slot in self.slots[1:]]
+        for thread in threads:
+            thread.start()
+        self._loop(self.slots[0])
+        for thread in threads:
+            thread.join()
+        return self.exit_status
+
+    # Signals. Both handlers may run between any two bytecodes of the main thread; they only touch descriptors.
+
+    def _on_stop(self, signum: int, frame: object) -> None:
+        self.leaving = True
+        os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+        self._wake_threads()
+
+    def _on_nudge(self, signum: int, frame: object) -> None:
+        if self.board.memory[DRAINING] and self._epoll is not None:
+            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+        for slot in self.slots:
+            if slot.fd >= 0 and slot.board[slot.index] in (Stage.READING, Stage.WRITING):
+                os.set_blocking(slot.fd, False)
+        self._wake_threads()
+
+    def _wake_threads(self) -> None:
+        """Interrupt the other threads' system calls, which then meet what was changed."""
+        for slot in self.slots[1:]:
+            if slot.thread:
+                try:
+                    signal.pthread_kill(slot.thread, NUDGE)
+                except OSError:
+                    slot.thread = 0
+
+    # The hot path.
+
+    def _loop(self, slot: Slot) -> None:
+        plan = self.plan
+        adapter = plan.make_adapter(self.lifeline)
+        slot.thread = threading.get_ident()
+        board = slot.board
+        index = slot.index
+        record = record_offset(index - STAGES)
+        head_start = record + RECORD.size
+        last_stage = STAGES + self.board.slots
+        accept = self._accept_any if self._epoll is not None else self.listeners[0]._accept  # type: ignore[attr-defined]
+        limits = plan.limits
+        require_scgi = plan.require_scgi
+        access = plan.access
+        read, close, pack, now = os.read, os.close, RECORD.pack_into, time.monotonic
+        find = board.find
+        IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
+
+        while not self.leaving:
+            board[index] = IDLE
+            try:
+                fd, _ = accept()
+            except BlockingIOError:  # only a draining listener is non-blocking
+                accept = self._accept_rest
+                continue
+            except OSError as error:
+                if board[DRAINING] and not self.leaving and accept != self._accept_rest:
+                    accept = self._accept_rest
+                elif self._accept_failed(error):
+                    break
+                continue
+            board[index] = READING
+            slot.fd = fd
+            if board[ARMED] and find(IDLE_BYTE, STAGES, last_stage) < 0:
+                self._ring()
+            try:
+                data = read(fd, READ_SIZE)
+                head = parse_head(data, limits, require_scgi)
+            except (ProtocolError, OSError) as error:
+                head, data = self._unready(slot, fd, b"", error)
+            else:
+                if head is None:
+                    head, data = self._unready(slot, fd, data, None)
+            if head is None:
+                slot.fd = -1
+                continue
+            variables, length, end = head
+            if len(data) == end + length:
+                body: Any = io.BytesIO(data[end:]) if length else io.BytesIO()
+                whole = True
+            else:
+                body, whole = self._longer_body(slot, fd, data, end, length)
+
+            slot.serial = serial = slot.serial + 1
+            started = now()
+            if end > HEAD_ROOM:
+                data = data[:HEAD_ROOM]
+                end = HEAD_ROOM
+            pack(board, record, serial, started, end)
+            board[head_start : head_start + end] = data[:end]
+            slot.variables = variables
+            slot.sent = 0
+            board[index] = RUNNING
+            outcome = adapter(slot, fd, variables, length, body)
+            slot.fd = -1
+            if outcome or not whole:
+                if self._unusual_end(slot, fd, body, whole, outcome):
+                    break
+            else:
+                close(fd)
+            if access is not None:
+                access(slot, started)
+        board[index] = Stage.FREE
+
+    # Off the hot path.
+
+    def _ring(self) -> None:
+        """Tell the pool that nobody is idle; once, until it arms the bell again."""
+        self.board.memory[ARMED] = 0
+        try:
+            os.write(self.bell, b"\0")
+        except OSError:
+            pass  # full: the pool is awake already; closed: it is gone, and so shall we be
+
+    def _unready(
+        self, slot: Slot, fd: int, data: bytes, error: ProtocolError | OSError | None
+    ) -> tuple[Head | None, bytes]:
+        """The head did not come whole in one read, or came wrong: read on, or answer and close."""
+        try:
+            if isinstance(error, ProtocolError):
+                raise error
+            if error is None and not data:  # an empty connection is normal: Apache makes one before a 411
+                os.close(fd)
+                return None, b""
+            if error is not None and not isinstance(error, BlockingIOError):
+                os.close(fd)
+                return None, b""
+            return self._read_on(fd, data)
+        except ProtocolError as refusal:
+            self._refuse(slot, fd, refusal)
+        except OSError as failure:
+            log.debug("connection lost while reading a request: %s", failure)
+            os.close(fd)
+        return None, b""
+
+    def _read_on(self, fd: int, data: bytes) -> tuple[Head | None, bytes]:
+        deadline = time.monotonic() + self.plan.patience.head
+        reader = RequestReader(self.plan.limits, self.plan.require_scgi)
+        received = [data]
+        head = reader.feed(data)
+        while head is None:
+            data = receive_head(fd, deadline)
+            if not data:
+                if not reader.received:
+                    os.close(fd)
+                    return None, b""
+                reader.eof()
+            received.append(data)
+            head = reader.feed(data)
+        return head, b"".join(received)
+
+    def _refuse(self, slot: Slot, fd: int, refusal: ProtocolError) -> None:
+        log.warning("refused with %d (%s): %s", refusal.status_hint, refusal.code, refusal)
+        slot.board[slot.index] = Stage.WRITING
+        try:
+            send_all(fd, [error_page(refusal.status_hint, str(refusal))], self.plan.patience.send)
+        except PeerGone:
+            pass
+        leave(fd, self.plan.patience)
+
+    def _longer_body(self, slot: Slot, fd: int, data: bytes, end: int, length: int) -> tuple[Any, bool]:
+        """A body that did not come whole with the head, or that more bytes follow."""
+        if len(data) > end + length:
+            log.warning(
+                "%d bytes follow a body of CONTENT_LENGTH %d and are dropped "
+                "(nginx before 1.29.6 with scgi_request_buffering off sends a wrong CONTENT_LENGTH)",
+                len(data) - end - length,
+                length,
+            )
+            return io.BytesIO(data[end : end + length]), False
+        return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), False
+
+    def _unusual_end(self, slot: Slot, fd: int, body: Any, whole: bool, outcome: Outcome) -> bool:
+        """Close a connection that a plain close would harm; returns whether this worker is to end."""
+        raw = getattr(body, "raw", None)
+        unread = not whole and (not isinstance(raw, BodyReader) or raw.unread > 0)
+        if isinstance(raw, BodyReader):
+            raw.detach_connection()
+        if outcome is Outcome.BROKEN:
+            reset(fd)
+        elif unread:
+            slot.board[slot.index] = Stage.WRITING
+            leave(fd, self.plan.patience)
+        else:
+            os.close(fd)
+        if outcome is Outcome.LEAVE:
+            self._on_stop(0, None)
+            return True
+        return False
+
+    # Accepting, when it is not one listener and plain sailing.
+
+    def _accept_any(self) -> tuple[int, Any]:
+        """Wait on several listeners and take from one that is ready."""
+        assert self._epoll is not None
+        while True:
+            for fd, _ in self._epoll.poll():
+                for listener in self.listeners:
+                    if listener.fileno() == fd:
+                        try:
+                            accepted: tuple[int, Any] = listener._accept()  # type: ignore[attr-defined]
+                            return accepted
+                        except BlockingIOError:
+                            continue
+                        except OSError as error:
+                            if error.errno != errno.EINVAL:
+                                raise
+                            self._epoll.unregister(fd)  # shut down and empty
+
+    def _accept_rest(self) -> tuple[int, Any]:
+        """Draining: take what is queued on our own listeners; OSError EINVAL once they have been quiet for a while."""
+        own = [listener for listener, owned in zip(self.listeners, self._owned, strict=True) if owned]
+        poller = select.poll()
+        for listener in own:
+            poller.register(listener, select.POLLIN)
+        while own and not self.leaving and (ready := {fd for fd, _ in poller.poll(int(_DRAIN_QUIET * 1000))}):
+            for listener in own:
+                if listener.fileno() in ready:
+                    try:
+                        accepted: tuple[int, Any] = listener._accept()  # type: ignore[attr-defined]
+                        return accepted
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:
+                        if error.errno != errno.EINVAL:
+                            raise
+                        poller.unregister(listener)
+                        own.remove(listener)
+                        break
+        raise OSError(errno.EINVAL, "the queue is empty")
+
+    def _accept_failed(self, error: OSError) -> bool:
+        """Whether the loop ends: yes for our own stop signs, no for what passes."""
+        if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM):
+            return False
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            log.error("cannot accept a connection: %s; trying again in a second", error.strerror)
+            time.sleep(1.0)
+            return self.leaving
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
+            log.error("cannot accept a connection: %s; this worker ends", error.strerror)
+        return True
+
+
+def _watch(listeners: list[socket.socket]) -> select.epoll:
+    """An epoll over several listeners that wakes one waiter per connection."""
+    epoll = select.epoll()
+    for listener in listeners:
+        listener.setblocking(False)
+        epoll.register(listener.fileno(), select.EPOLLIN | getattr(select, "EPOLLEXCLUSIVE", 0))
+    return epoll
