@@ -9,14 +9,14 @@ import os
 
 import click
 
-from scgi.cli.options import SettingsCommand, settings_options
+from scgi.cli.options import SettingsCommand, options_of
 from scgi.config.reference import effective, page
-from scgi.config.settings import load
+from scgi.config.settings import ROWS, load
 
 
 @click.command(cls=SettingsCommand)
-@settings_options(without=("check",))
-@click.option("--reference", is_flag=True, help="Print the reference page of all settings instead, in Markdown.")
+@options_of(row for row in ROWS if row.name != "check")
+@click.option("--reference", is_flag=True, help="Print the reference page of all settings, in Markdown.")
 def config(reference: bool, **options: object) -> None:
     """Print the settings that 'scgi serve' with the same options would have, and where each comes from.
 

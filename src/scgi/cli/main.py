@@ -1,7 +1,7 @@
 """The command itself: finds the subcommand, and turns every error of ours into lines and an exit status.
 
-Subcommands are imported when they are called, so that `scgi --help` and `scgi --version` are quick. This is the only
-file that exits the process. It imports `errors` and, by name, the other files of `cli`.
+Subcommands are imported when they are called, so that `scgi --help` and `scgi --version` are quick. This is
+the only file that exits the process. It imports `errors` and, by name, the other files of `cli`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"scgi.cli.{name}"), name)
-        assert isinstance(command, click.Command)
-        return command
+        found = getattr(importlib.import_module(f"scgi.cli.{name}"), name)
+        assert isinstance(found, click.Command)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -47,9 +47,8 @@ class Commands(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             near = difflib.get_close_matches(name, COMMANDS, n=1)
-            raise click.UsageError(
-                f"there is no command {name!r}; " + (f"did you mean {near[0]!r}?" if near else "see scgi --help"), ctx
-            )
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"there is no command {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 
@@ -57,22 +56,34 @@ def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
         import platform
 
-        from scgi import __version__
+        import scgi
 
-        click.echo(f"scgi-server {__version__} ({platform.python_implementation()} {platform.python_version()})")
+        _warn_if_mixed()
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        click.echo(f"scgi-server {getattr(scgi, '__version__', 'unknown')} ({python})")
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
-def scgi() -> None:
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the version and Python's.",
+)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """An SCGI server: a pool of workers that answers what a web server forwards."""
+    if ctx.invoked_subcommand != "serve":  # which refuses
+        _warn_if_mixed()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status. Whatever is wrong is on standard error when it returns."""
     try:
-        status: Any = scgi.main(arguments, prog_name="scgi", standalone_mode=False)
+        status: Any = command.main(arguments, prog_name="scgi", standalone_mode=False)
     except click.UsageError as error:
         _say(error.format_message())
         if error.ctx is not None:
@@ -111,6 +122,13 @@ def _status(error: ScgiError) -> int:
         case MissingExtra():
             return ExitCode.CONFIG
     return ExitCode.FAILED
+
+
+def _warn_if_mixed() -> None:
+    from scgi.cli.neighbour import mixed_folder
+
+    if sentence := mixed_folder():
+        _say(f"warning: {sentence}")
 
 
 def _say(sentence: str) -> None:

@@ -1,7 +1,7 @@
 """The reference's own distribution, `scgi` on PyPI, puts its files into the same folder as ours.
 
-Whichever is installed last overwrites the other's files, and uninstalling one takes files of the other with it.
-Imports `errors`.
+Whichever is installed last overwrites the other's files, and uninstalling one takes files of the other with
+it. Imports `errors`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def mixed_folder() -> str:
         return ""
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
-        same = os.path.samefile(os.fspath(other.locate_file("scgi")), ours)
+        same = os.path.samefile(str(other.locate_file("scgi")), ours)
     except OSError:
         return ""
     if not same:
         return ""
     return (
-        f"the package 'scgi' {other.version} is installed in the same folder as 'scgi-server' ({ours}), and their files"
-        " are mixed; run: pip uninstall -y scgi scgi-server && pip install scgi-server"
+        f"the package 'scgi' {other.version} is installed in the same folder as 'scgi-server' ({ours}), and"
+        " their files are mixed; run: pip uninstall -y scgi scgi-server && pip install scgi-server"
     )
 
 

@@ -5,7 +5,7 @@ Imports `config`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -32,13 +32,12 @@ class SettingsCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def settings_options(*, without: tuple[str, ...] = ()) -> Callable[[Any], Any]:
-    """A decorator that gives a click function every setting as an argument named like it; None or () is not given."""
+def options_of(rows: Iterable[Row]) -> Callable[[Any], Any]:
+    """A decorator that gives a click function each row as an argument; None or () is not given."""
 
     def decorate(function: Any) -> Any:
-        for row in reversed(ROWS):
-            if row.name not in without:
-                function = _parameter(row)(function)
+        for row in reversed(list(rows)):
+            function = _parameter(row)(function)
         return function
 
     return decorate

@@ -10,26 +10,27 @@ import os
 import click
 
 from scgi.cli.neighbour import refuse_mixed_folder
-from scgi.cli.options import SettingsCommand, settings_options
-from scgi.config.settings import load
+from scgi.cli.options import SettingsCommand, options_of
+from scgi.config.settings import ROWS, load
 from scgi.errors import ScgiError
 
 
 @click.command(cls=SettingsCommand)
-@settings_options()
+@options_of(ROWS)
 def serve(**options: object) -> int:
     """Serve the application APP to a web server that speaks SCGI.
 
-    APP is module:attribute, module:factory(), path/to/file.py or path/to/file.py:attribute; a WSGI application or a
-    subclass of SCGIHandler. Every option is also a variable (SCGI_MAX_WORKERS) and a key of the settings file.
+    APP is module:attribute, module:factory(), path/to/file.py or path/to/file.py:attribute; a WSGI
+    application or a subclass of SCGIHandler. Every option is also a variable (SCGI_MAX_WORKERS) and a key of
+    the settings file.
     """
     if not hasattr(os, "fork"):
-        raise ScgiError("serve needs processes that fork, which this system does not have; run it on Linux, or in WSL")
+        raise ScgiError("serve needs fork, which this system does not have; run it on Linux, or in WSL")
     refuse_mixed_folder()
     settings = load(options, os.environ)
     if not settings.app:
         raise click.UsageError(
-            "no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve path/to/file.py'",
+            "no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve file.py'",
             click.get_current_context(),
         )
     from scgi.config.build import run_server

@@ -17,23 +17,25 @@ _INTRODUCTION: Final = """\
 
 <!-- Written by `scgi config --reference` from the rows in src/scgi/config/settings.py; change it there. -->
 
-Each setting can be given in four ways. The first of these that names it wins, and lists are replaced, not joined:
+Each setting can be given in four ways. The first of these that names it wins; lists are replaced, not
+joined:
 
 1. an option of `scgi serve` (`--max-workers 8`), or a keyword of `scgi.serve` (`max_workers=8`);
-2. an environment variable (`SCGI_MAX_WORKERS=8`; several values are separated by spaces, with quotes where one
-   holds a space; an empty variable counts as not set);
-3. the settings file (`max-workers = 8`), in TOML. It is read where `--config FILE` or `SCGI_CONFIG` names it, and
-   nowhere else: a `scgi.toml` that happens to lie about changes nothing;
+2. an environment variable (`SCGI_MAX_WORKERS=8`; several values are separated by spaces, with quotes
+   where one holds a space; an empty variable counts as not set);
+3. the settings file (`max-workers = 8`), in TOML. It is read where `--config FILE` or `SCGI_CONFIG`
+   names it, and nowhere else: a `scgi.toml` that happens to lie about changes nothing;
 4. the default.
 
-`scgi.serve` reads keywords and, if `config` names one, a file; it does not read the environment. `scgi config` takes
-the same options as `scgi serve` and prints the settings that would hold, with the place each came from; its output is
-itself a settings file.
+`scgi.serve` reads keywords and, if `config` names one, a file; it does not read the environment. `scgi
+config` takes the same options as `scgi serve` and prints the settings that would hold, with the place
+each came from; its output is itself a settings file.
 
-Times are seconds, or have a unit: `500ms`, `30s`, `2m`, `1h`. Sizes are bytes, or have a unit of 1024: `64k`, `1m`,
-`1g`. Paths that are not absolute start where the command is started, also when `chdir` is given; the application's
-own path starts in `chdir`. Unknown names are errors. In the environment only those that look like a typing error are,
-because container platforms put variables such as `SCGI_PORT` there themselves.
+Times are seconds, or have a unit: `500ms`, `30s`, `2m`, `1h`. Sizes are bytes, or have a unit of 1024:
+`64k`, `1m`, `1g`. Paths that are not absolute start where the command is started, also when `chdir` is
+given; only the application's own path starts in `chdir`. Unknown names are errors. In the environment
+only those that look like a typing error are, because container platforms put variables such as
+`SCGI_PORT` there themselves.
 """
 
 
@@ -73,7 +75,9 @@ def effective(settings: Settings) -> str:
             if row.section == section and "file" in row.sources:
                 value = getattr(settings, row.name)
                 unset = not value and value == getattr(defaults, row.name)
-                line = f"# {row.key}: {row.default_text}" if unset and row.default_text else f"{row.key} = {written(row, value)}"
+                line = f"{row.key} = {written(row, value)}"
+                if unset and row.default_text:
+                    line = f"# {row.key}: {row.default_text}"
                 lines.append(f"{line:<40}  # {settings.source(row.name)}")
         lines.append("")
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
@@ -99,4 +103,4 @@ def written(row: Row, value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's strings are TOML's, but for DEL
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's are TOML's strings

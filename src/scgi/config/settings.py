@@ -4,8 +4,8 @@
 
 Options, SCGI_… variables, keys of the settings file, keywords of `scgi.serve` and the reference page are all
 read from these rows. The strongest source wins, whole: command line, environment, file, default; lists are
-replaced, not joined. A settings file is read only where it is named. Settings are values: they import and open
-nothing. Imports `config.layers`, `config.parse`, `config.cpus`, `net.address`, `errors`.
+replaced, not joined. A settings file is read only where it is named. Settings are values: they import and
+open nothing. Imports `config.layers`, `config.parse`, `config.cpus`, `net.address`, `errors`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def default_max_workers() -> int:
 
 
 def setting(default: Any, *, not_from: tuple[str, ...] = (), **about: Any) -> Any:
-    """A field of `Settings` with its row: `about` is what `Row` has. A callable `default` is called each time."""
+    """A field of `Settings` with its row, from what `Row` has. A callable `default` is called each time."""
     sources = frozenset({"option", "environment", "file", "keyword"}.difference(not_from))
     metadata = {"row": functools.partial(Row, sources=sources, **about)}
     if callable(default):
@@ -209,12 +209,14 @@ class Settings:
 
 
 ROWS: Final[tuple[Row, ...]] = tuple(
-    field.metadata["row"](name=field.name) for field in dataclasses.fields(Settings) if "row" in field.metadata
+    field.metadata["row"](name=field.name)
+    for field in dataclasses.fields(Settings)
+    if "row" in field.metadata
 )
 
 
 def load(options: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """Settings for a command: its options, the environment, and the file that either names.
+    """Settings for a command: its options, the environment, the file that either names.
 
     `options` are click's, by the rows' names; None or () means not given. Raises `ConfigError` with all
     problems.
