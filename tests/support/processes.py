@@ -15,7 +15,7 @@ from support.addresses import is_listening
 from support.facts import wait_until
 
 # Whatever a program starts inherits this variable, so that what it leaves behind can be found.
-MARK = "SCGI_TEST_PROCESS"
+MARK = "TEST_STARTED_PROCESS"
 
 
 def is_alive(pid: int) -> bool:
