@@ -1,7 +1,7 @@
 """The floors of the house: imports go down only, wherever in a file they stand.
 
-An edge that breaks this is named by file and line. ``ALLOWED`` is the map in ``src/scgi/__init__.py``, written
-as a table; the two change together.
+An edge that breaks this is named by file and line. ``ALLOWED`` is the map in ``src/scgi/__init__.py``
+written as a table; the two change together.
 """
 
 from __future__ import annotations
