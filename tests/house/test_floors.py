@@ -70,8 +70,8 @@ def broken_edges(file: Path) -> Iterator[str]:
         where = f"{file.relative_to(SRC.parent)}:{line}"
         if top == "scgi":
             target = rest.partition(".")[0]
-            if target not in {floor, "__version__", *allowed}:
-                yield f"{where}: {floor} → {target or 'scgi'} ({name})"
+            if target not in {"", "__version__", floor, *allowed}:
+                yield f"{where}: {floor} → {target} ({name})"
         elif top not in sys.stdlib_module_names:
             if floor not in THIRD_PARTY.get(top, set()):
                 yield f"{where}: {floor} → {top} (third party)"
