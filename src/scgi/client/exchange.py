@@ -59,7 +59,7 @@ class Exchange:
         head_limit: int = HEAD_LIMIT,
     ) -> None:
         self.request_head = build_head(variables, body_length)
-        self.body_left = body_length
+        self.body_length = self.body_left = body_length
         self.answer: Answer | None = None
         self.finished = False
         self.received = 0  # bytes of the response's body handed out
@@ -120,6 +120,21 @@ class Exchange:
             )
         self.finished = True
         return [Finished()]
+
+    def reset(self) -> list[Event]:
+        """The server reset the connection. Raises MalformedResponse unless the response may end so.
+
+        It may where a request with a body was turned down (3xx, 4xx, 5xx): closing a socket with unread
+        bytes in it is a reset, although nothing went wrong.
+        """
+        if self.answer is None:
+            raise MalformedResponse("the server reset the connection without answering", code="reset")
+        turned_down = self.body_length > 0 and self.answer.status >= 300
+        if self.finished or (turned_down and self.answer.length is None):
+            return self.eof()
+        raise MalformedResponse(
+            f"the server reset the connection after {self.received} bytes of the response body", code="reset"
+        )
 
     def _take_body(self, data: bytes) -> list[Event]:
         assert self.answer is not None

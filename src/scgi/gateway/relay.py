@@ -20,7 +20,7 @@ from http import HTTPStatus
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
-from scgi.client.exchange import Answer, Exchange, Finished, Piece, content_length
+from scgi.client.exchange import Answer, Event, Exchange, Finished, Piece, content_length
 from scgi.errors import ConfigError, MalformedResponse
 from scgi.gateway.request import BadRequest, Request, named_by_connection, read_request, stays_open
 from scgi.net.address import Address
@@ -95,6 +95,7 @@ class _Visit:
         self.body_received = False
         self.waits_for_client = False
         self.client_gone = False
+        self.stalled = False  # the client sends no more of its body, and we gave up waiting
         self.started = False  # whether the answer's head has gone to the client
 
     # -- from beginning to end ------------------------------------------------------------------
@@ -214,8 +215,7 @@ class _Visit:
     async def _down(self, exchange: Exchange, sock: socket.socket) -> None:
         while not exchange.finished:
             try:
-                data = await self._read(sock)
-                events = exchange.feed(data) if data else exchange.eof()
+                events = await self._next(exchange, sock)
             except (MalformedResponse, OSError) as error:
                 if self.client_gone:
                     raise _ClientGone from None
@@ -229,6 +229,13 @@ class _Visit:
                     case Finished():
                         if self.client_gone:  # the end of file is our own doing
                             raise _ClientGone
+
+    async def _next(self, exchange: Exchange, sock: socket.socket) -> list[Event]:
+        try:
+            data = await self._read(sock)
+        except ConnectionResetError:
+            return exchange.reset()
+        return exchange.feed(data) if data else exchange.eof()
 
     async def _read(self, sock: socket.socket) -> bytes:
         """What comes next from the server. The clock stands while the body goes up."""
@@ -257,7 +264,8 @@ class _Visit:
         """End the answer. Where that closes the connection, what the client still sends is read first:
         closing on unread bytes is a reset, and that can overtake the answer."""
         expects = any(name == b"expect" for name, _ in self.scope["headers"])
-        if closing and not self.body_received and (self.asked or not expects):
+        sending = not (self.body_received or self.stalled) and (self.asked or not expects)
+        if closing and sending:
             try:
                 async with asyncio.timeout(_LINGER):
                     while not self.body_received:
@@ -286,6 +294,7 @@ class _Visit:
         closing = refused.status in (400, 408, 501)  # where the next request begins is anybody's guess
         if closing:
             headers.append((b"connection", b"close"))
+        self.stalled = refused.status == 408
         await self._start(refused.status, headers)
         await self.send({"type": "http.response.body", "body": page, "more_body": True})
         await self._finish(closing=closing or not stays_open(self.scope))

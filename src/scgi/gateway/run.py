@@ -1,7 +1,7 @@
 """Runs the gateway under uvicorn, the only place that knows it; an optional extra, imported on use.
 
 uvicorn's own log is kept quiet: the gateway reports what went wrong, in the project's words. May import
-net and errors.
+net, protocol and errors.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import FrameType
 from scgi.errors import MissingExtra
 from scgi.gateway.relay import Gateway
 from scgi.net.address import Address
+from scgi.protocol.request import DEFAULT_LIMITS
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _HURRY = 0.3  # seconds for what is in flight when a person at a terminal waits for the end
@@ -27,6 +28,7 @@ def run_gateway(
     *,
     connect_timeout: float = 5.0,
     read_timeout: float = 60.0,
+    spool_limit: int = DEFAULT_LIMITS.body,
     graceful_timeout: float = 30.0,
     log_level: str = "critical",
 ) -> None:
@@ -65,7 +67,12 @@ def run_gateway(
             self.should_exit = True
 
     config = uvicorn.Config(
-        Gateway(upstream, connect_timeout=connect_timeout, read_timeout=read_timeout),
+        Gateway(
+            upstream,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            spool_limit=spool_limit,
+        ),
         loop="asyncio",
         http="h11",
         ws="none",
