@@ -5,7 +5,7 @@ the answer comes down as it comes. Neither waits for the other, so an answer giv
 was read arrives. Sockets are used bare (``loop.sock_*``), not as asyncio streams: a stream whose writing
 side fails throws away what had been received, and that is where an early answer is.
 
-May import client, net, protocol, errors, log.
+May import client, net, protocol, errors.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ class _Visit:
         await self._finish(closing=closing or not stays_open(self.scope))
 
     def _name(self) -> str:
-        return ascii(f"{self.scope['method']} {self.scope['path']}")[1:-1]
+        return ascii(f"{self.scope['method']} {self.scope['path']}"[:200])[1:-1]
 
 
 def answer_headers(answer: Answer) -> list[tuple[bytes, bytes]]:

@@ -19,7 +19,7 @@ from scgi.net.address import Address
 from scgi.protocol.request import DEFAULT_LIMITS
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_HURRY = 0.3  # seconds for what is in flight when a person at a terminal waits for the end
+_HURRY = 0.2  # seconds for what is in flight when a person at a terminal waits for the end
 
 
 def run_gateway(
@@ -62,6 +62,8 @@ def run_gateway(
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
                 self.force_exit = True
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()  # from Python 3.12 on, their end is waited for
             elif sig == signal.SIGINT:
                 self.config.timeout_graceful_shutdown = _HURRY  # type: ignore[assignment]
             self.should_exit = True
