@@ -1,10 +1,10 @@
-"""The one place that sets up logging: text or JSON, no line that can be forged, no write that waits or
-raises.
+"""The one place that sets up logging: text or JSON; no line can be forged, no write waits or raises.
 
-Our own lines go through the logger ``scgi``, which gets a handler of its own. An application's lines, as long
-as it has not set up logging itself, go the same way: the handler takes the place of `logging.lastResort`, so
-the root logger stays untouched and `logging.basicConfig` and `dictConfig` of the application do what they
-always do.
+Our own lines go through the logger ``scgi``, which gets a handler of its own and cannot be silenced by an
+application's ``disable_existing_loggers``. An application's lines, as long as it has not set up logging
+itself, go the same way: the handler takes the place of `logging.lastResort`, so the root logger stays
+untouched, and `logging.basicConfig` and `dictConfig` of the application do what they always do. One call
+differs: a `basicConfig()` that asks for nothing changes nothing; `logging.error` and its like make it.
 
 A line is one write of one descriptor, without a lock: it is safe between threads, after a fork, and in a
 signal handler. A pipe that nobody empties costs its lines, which are counted, never a request's time.
@@ -14,6 +14,7 @@ Imports the standard library only; every floor may import this file.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -237,6 +238,25 @@ class _Handler(logging.Handler):
             self.sink.dropped += 1
 
 
+class _OurLogger(logging.Logger):
+    """A logger that `disable_existing_loggers`, the default of `dictConfig`, does not reach."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+@functools.wraps(logging.basicConfig)
+def _basic_config(**asked: Any) -> None:
+    if asked:
+        _python_basic_config(**asked)
+
+
+_python_basic_config: Final = logging.basicConfig
 _handler: _Handler | None = None
 _access: Sink | None = None
 
@@ -247,7 +267,8 @@ def setup(
     """Send our log, and that of an application without a set-up of its own, to `file`, or standard error.
 
     `level` holds for our own lines; an application's loggers keep Python's default, warnings and above.
-    Called again, it replaces what it did before. Raises OSError if the file cannot be opened.
+    Call it when the modules of ours that log are imported, and the application is not. Called again, it
+    replaces what it did before. Raises OSError if the file cannot be opened.
     """
     global _handler
     before = _handler
@@ -257,7 +278,11 @@ def setup(
     logger.handlers = [one for one in logger.handlers if one is not before] + [_handler]
     logger.setLevel(LEVELS[level])
     logger.propagate = False
+    for name, one in logging.root.manager.loggerDict.items():
+        if isinstance(one, logging.Logger) and (name == "scgi" or name.startswith("scgi.")):
+            one.__class__ = _OurLogger
     logging.lastResort = _handler
+    logging.basicConfig = _basic_config
     if before is not None:
         before.sink.close()
 

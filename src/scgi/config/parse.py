@@ -96,8 +96,14 @@ def path(raw: object) -> str:
     return os.path.abspath(text) if text else ""
 
 
-def path_or_dash(raw: object) -> str:
+def path_or_stdout(raw: object) -> str:
+    """A path, or "-" for standard output."""
     return "-" if raw == "-" else path(raw)
+
+
+def path_or_stderr(raw: object) -> str:
+    """A path; "-" is the default, standard error."""
+    return "" if raw == "-" else path(raw)
 
 
 def address(raw: object) -> Address:

@@ -161,11 +161,11 @@ class Settings:
         help="Lines for people (text) or one JSON object a line (json).",
     )
     log_file: str = setting(
-        "", section="Logs", parse=parse.path, metavar="FILE", default_text="standard error",
+        "", section="Logs", parse=parse.path_or_stderr, metavar="FILE", default_text="standard error",
         help="Append the log to this file. SIGUSR1 opens it anew, for log rotation.",
     )
     access_log: str = setting(
-        "", section="Logs", parse=parse.path_or_dash, metavar="FILE", default_text="off",
+        "", section="Logs", parse=parse.path_or_stdout, metavar="FILE", default_text="off",
         help="Append a line for each request to this file; - is standard output. SIGUSR1 opens it anew.",
     )
 
