@@ -12,9 +12,9 @@ import click
 from scgi import log
 from scgi.cli.options import options_of
 from scgi.config import parse
-from scgi.config.layers import Row, command_line, raise_problems, resolve
+from scgi.config.layers import COMMAND_LINE, Row, command_line, raise_problems, resolve
 from scgi.config.settings import DEFAULT_LISTEN, ROWS
-from scgi.errors import ConfigError, MissingExtra
+from scgi.errors import MissingExtra
 from scgi.net.address import Address
 from scgi.net.listen import open_listener
 
@@ -23,9 +23,7 @@ DEFAULT_TIMEOUT: Final = 60.0
 
 _ROWS: Final = (
     Row("http", "", parse.address, "Where to answer HTTP.", "ADDRESS", default_text=str(DEFAULT_HTTP)),
-    Row(
-        "upstream", "", parse.address, "The SCGI server to ask.", "ADDRESS", default_text=str(DEFAULT_LISTEN)
-    ),
+    Row("upstream", "", parse.address, "The SCGI server to ask.", "ADDRESS", default_text=str(DEFAULT_LISTEN)),
     Row(
         name="timeout",
         section="",
@@ -46,12 +44,12 @@ def gateway(**options: Any) -> None:
     For trying an application without a web server, or as a small one in front of it. Needs scgi-server[http].
     """
     values, _, problems = resolve(_ROWS, [command_line(_ROWS, options)])
-    raise_problems(problems)
     http, upstream = values.get("http", DEFAULT_HTTP), values.get("upstream", DEFAULT_LISTEN)
     for option, address in (("--http", http), ("--upstream", upstream)):
         if address.kind == "systemd":
-            raise ConfigError("expected HOST:PORT or unix:PATH, got 'systemd'", source=option)
-    start_log(values)
+            problems.append((COMMAND_LINE, f"{option}: expected HOST:PORT or unix:PATH, got 'systemd'"))
+    raise_problems(problems)
+    _start_log(values)
     try:
         from scgi.gateway import run_gateway
     except ImportError:
@@ -64,9 +62,9 @@ def gateway(**options: Any) -> None:
         listener.close()
 
 
-def start_log(values: dict[str, Any]) -> None:
+def _start_log(values: dict[str, Any]) -> None:
     file = values.get("log_file", "")
     try:
         log.setup(values.get("log_level", "info"), values.get("log_format", "text"), file)
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", source="--log-file") from None
+        raise_problems([(COMMAND_LINE, f"--log-file: {file} cannot be written: {error.strerror}")])
