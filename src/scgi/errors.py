@@ -67,9 +67,7 @@ class TruncatedBody(TruncatedRequest, ConnectionError):
     """The body ended before CONTENT_LENGTH. Applications may catch it as ``OSError``."""
 
     def __init__(self, *, expected: int, received: int) -> None:
-        super().__init__(
-            f"the request body ended after {received} of {expected} bytes", code="body-truncated"
-        )
+        super().__init__(f"the request body ended after {received} of {expected} bytes", code="body-truncated")
         self.expected = expected
         self.received = received
 

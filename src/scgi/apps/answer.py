@@ -123,30 +123,28 @@ class Answer:
         self._slot.status = facts.status
         if self._left and not self.bodiless:
             log.error(
-                "[%s] the response is %d bytes shorter than its Content-Length of %s",
-                self._slot.request_id(), self._left, facts.content_length,
+                "the response is %d bytes shorter than its Content-Length of %s",
+                self._left, facts.content_length,
             )  # fmt: skip
             return Outcome.BROKEN
         return Outcome.WHOLE
 
     def _say_too_long(self, size: int) -> None:
         if self._left:
-            log.error(
-                "[%s] the response is longer than its Content-Length: cut", self._slot.request_id()
-            )
+            log.error("the response is longer than its Content-Length: cut")
         self._left = min(self._left or 0, size)
 
     def fail(self, error: BaseException) -> Outcome:
         """Answer an exception: its status if nothing is out yet; the traceback goes to the log, never to the peer."""
         slot = self._slot
         if isinstance(error, PeerGone):
-            log.info("[%s] the peer is gone: %s", slot.request_id(), error)
+            log.info("the peer is gone: %s", error)
             slot.status = slot.status or 499
             return Outcome.BROKEN
         status = error.status_hint if isinstance(error, ProtocolError) else 500
         slot.status = status
         if status < 500:
-            log.warning("[%s] %s", slot.request_id(), error)
+            log.warning("%s", error)
         else:
             log_failure(slot, error)
         if self.begun:
@@ -164,9 +162,7 @@ def log_failure(slot: Slot, error: BaseException) -> None:
     variables = slot.variables
     line = f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))}"
     try:
-        log.error(
-            "[%s] %s: %s while answering %s", slot.request_id(), type(error).__name__, error, line, exc_info=error
-        )
+        log.error("%s: %s while answering %s", type(error).__name__, error, line, exc_info=error)
     except Exception:  # an exception whose own __str__ raises, or no memory for a traceback
-        log.error("[%s] %s while answering %s", slot.request_id(), type(error).__name__, line)
+        log.error("%s while answering %s", type(error).__name__, line)
         traceback.print_tb(error.__traceback__, limit=20, file=sys.stderr)

@@ -93,9 +93,34 @@ class SCGIHandler:
 
 # What would change how this process or its children run, and PATH and the like: never from a request.
 _NEVER = frozenset(
-    ("PATH", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "PS4", "HOME", "SHELL", "TMPDIR")
+    (
+        "PATH",
+        "IFS",
+        "ENV",
+        "BASH_ENV",
+        "SHELLOPTS",
+        "BASHOPTS",
+        "CDPATH",
+        "GLOBIGNORE",
+        "PS4",
+        "HOME",
+        "SHELL",
+        "TMPDIR",
+    )
 )
-_NEVER_PREFIXES = ("LD_", "DYLD_", "PYTHON", "PERL5", "RUBY", "NODE_", "BASH_FUNC", "GCONV_", "MALLOC_", "GLIBC_", "SCGI_")
+_NEVER_PREFIXES = (
+    "LD_",
+    "DYLD_",
+    "PYTHON",
+    "PERL5",
+    "RUBY",
+    "NODE_",
+    "BASH_FUNC",
+    "GCONV_",
+    "MALLOC_",
+    "GLIBC_",
+    "SCGI_",
+)
 
 
 def cgi_variables(env: Mapping[str, str]) -> dict[str, str]:
@@ -221,13 +246,9 @@ class HandlerAdapter:
             outcome = answer.fail(error)
         return Outcome.LEAVE if leaving and outcome is Outcome.WHOLE else outcome
 
-    def _lend_connection(
-        self, answer: Answer, variables: dict[str, str], length: int, body: BinaryIO
-    ) -> Outcome:
+    def _lend_connection(self, answer: Answer, variables: dict[str, str], length: int, body: BinaryIO) -> Outcome:
         """For programs that override `handle_connection`: the request, judged and clean, on a socket of its own."""
-        head = build_head(
-            [item for item in variables.items() if item[0] not in ("CONTENT_LENGTH", "SCGI")], length
-        )
+        head = build_head([item for item in variables.items() if item[0] not in ("CONTENT_LENGTH", "SCGI")], length)
         connection = Connection(answer.fd, head, body)
         outcome = Outcome.WHOLE
         try:

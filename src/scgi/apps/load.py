@@ -49,6 +49,12 @@ def load_application(name: str, interface: str = "auto") -> Application:
     return Application(target, _interface(target, interface, name), name)
 
 
+def check_application(target: Any, interface: str = "auto") -> Application:
+    """The same for an object that is there already. Raises `AppLoadError`."""
+    name = getattr(target, "__qualname__", type(target).__qualname__)
+    return Application(target, _interface(target, interface, name), name)
+
+
 def _parts(name: str) -> tuple[str, str]:
     place, colon, attribute = name.rpartition(":")
     if not colon:

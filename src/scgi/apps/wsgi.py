@@ -130,11 +130,11 @@ class WsgiAdapter:
             if close is not None:
                 close()
         except BaseException:
-            log.exception("[%s] close() of the application's iterable raised", slot.request_id())
+            log.exception("close() of the application's iterable raised")
 
     def _refuse(self, slot: Slot, fd: int, sentence: str) -> Outcome:
         slot.status = 400
-        log.warning("[%s] refused with 400: %s", slot.request_id(), sentence)
+        log.warning("refused with 400: %s", sentence)
         send_all(fd, [error_page(400, sentence)], self.patience.send)
         return Outcome.WHOLE
 

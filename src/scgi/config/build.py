@@ -18,7 +18,11 @@ from typing import Any
 from scgi import log as scgi_log
 from scgi.apps.handler import HandlerAdapter
 from scgi.apps.load import (
-    Application, check_application, load_application, prepare_path, refuse_unrunnable,
+    Application,
+    check_application,
+    load_application,
+    prepare_path,
+    refuse_unrunnable,
 )  # fmt: skip
 from scgi.apps.paths import parse_mount
 from scgi.apps.wsgi import WsgiAdapter
@@ -52,7 +56,8 @@ def run_server(settings: Settings) -> int:
     start_log(settings)
     with contextlib.ExitStack() as opened:
         listeners = open_listeners(settings)
-        opened.callback(lambda: [listener.close() for listener in listeners])
+        for listener in listeners:
+            opened.callback(listener.close)
         companions = []
         if settings.http is not None:
             front = open_listener(settings.http, backlog=settings.backlog)
@@ -89,9 +94,7 @@ def open_listeners(settings: Settings) -> list[Listener]:
     try:
         for address in settings.listen:
             if address.kind != "systemd":
-                listeners.append(
-                    open_listener(address, backlog=settings.backlog, socket_mode=settings.socket_mode)
-                )
+                listeners.append(open_listener(address, backlog=settings.backlog, socket_mode=settings.socket_mode))
             elif inherited := inherited_listeners(settings.backlog):
                 listeners += inherited
             else:

@@ -49,9 +49,7 @@ class Listener:
         self.sock.close()
 
 
-def open_listener(
-    address: Address, *, backlog: int = DEFAULT_BACKLOG, socket_mode: int = 0o660
-) -> Listener:
+def open_listener(address: Address, *, backlog: int = DEFAULT_BACKLOG, socket_mode: int = 0o660) -> Listener:
     """Bind and listen. Raises `ListenError` with one sentence that says why not."""
     if address.kind == "unix":
         return _open_unix(address, backlog, socket_mode)
@@ -123,7 +121,9 @@ def _clear_dead_socket(address: Address) -> None:
     except OSError as error:
         if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT) and not isinstance(error, TimeoutError):
             raise ListenError(_why_not(address, error)) from None
-    raise ListenError(f"cannot listen on {address}: a live server listens there already; stop it or choose another path")
+    raise ListenError(
+        f"cannot listen on {address}: a live server listens there already; stop it or choose another path"
+    )
 
 
 def _why_not(address: Address, error: OSError) -> str:

@@ -42,9 +42,7 @@ def ns_reads(input: Any, limit: int = DEFAULT_LIMITS.head) -> bytes:
     while len(data) < size:
         piece = _read(input, size - len(data))
         if not piece:
-            raise TruncatedRequest(
-                f"short netstring read: {len(data)} of {size} bytes", code="head-truncated"
-            )
+            raise TruncatedRequest(f"short netstring read: {len(data)} of {size} bytes", code="head-truncated")
         data += piece
     if (comma := _read(input, 1)) != b",":
         raise MalformedRequest(f"missing netstring terminator: expected ',', found {comma!r}", code="no-comma")

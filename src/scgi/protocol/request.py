@@ -51,27 +51,92 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+\Z")
 # Names that need no look: every one that web servers send of themselves, and the usual headers of browsers.
 # Anything else is looked at; nothing is learnt from requests, so nobody can fill a memory.
 _FAMILIAR: Final = frozenset(
-    """CONTENT_LENGTH SCGI REQUEST_METHOD REQUEST_URI QUERY_STRING CONTENT_TYPE DOCUMENT_URI DOCUMENT_ROOT
-    SERVER_PROTOCOL REQUEST_SCHEME HTTPS REMOTE_ADDR REMOTE_PORT REMOTE_USER REMOTE_HOST REMOTE_IDENT AUTH_TYPE
-    SERVER_PORT SERVER_NAME SERVER_ADDR SERVER_SOFTWARE SERVER_SIGNATURE SERVER_ADMIN GATEWAY_INTERFACE
-    SCRIPT_NAME SCRIPT_FILENAME PATH_INFO PATH_TRANSLATED REDIRECT_STATUS REDIRECT_URI CONTEXT_PREFIX
-    CONTEXT_DOCUMENT_ROOT PATH UNIQUE_ID
-    HTTP_HOST HTTP_CONNECTION HTTP_COOKIE HTTP_USER_AGENT HTTP_ACCEPT HTTP_ACCEPT_LANGUAGE HTTP_ACCEPT_ENCODING
-    HTTP_ACCEPT_CHARSET HTTP_REFERER HTTP_ORIGIN HTTP_CACHE_CONTROL HTTP_PRAGMA HTTP_DNT HTTP_TE HTTP_VIA
-    HTTP_AUTHORIZATION HTTP_RANGE HTTP_IF_RANGE HTTP_IF_MATCH HTTP_IF_NONE_MATCH HTTP_IF_MODIFIED_SINCE
-    HTTP_IF_UNMODIFIED_SINCE HTTP_EXPECT HTTP_FORWARDED HTTP_X_FORWARDED_FOR HTTP_X_FORWARDED_PROTO
-    HTTP_X_FORWARDED_HOST HTTP_X_FORWARDED_PORT HTTP_X_REAL_IP HTTP_X_REQUEST_ID HTTP_X_REQUESTED_WITH
-    HTTP_UPGRADE HTTP_UPGRADE_INSECURE_REQUESTS HTTP_PRIORITY HTTP_SEC_FETCH_DEST HTTP_SEC_FETCH_MODE
-    HTTP_SEC_FETCH_SITE HTTP_SEC_FETCH_USER HTTP_SEC_CH_UA HTTP_SEC_CH_UA_MOBILE HTTP_SEC_CH_UA_PLATFORM
-    HTTP_SEC_GPC HTTP_KEEP_ALIVE HTTP_PROXY_CONNECTION""".split()
+    [
+        "CONTENT_LENGTH",
+        "SCGI",
+        "REQUEST_METHOD",
+        "REQUEST_URI",
+        "QUERY_STRING",
+        "CONTENT_TYPE",
+        "DOCUMENT_URI",
+        "DOCUMENT_ROOT",
+        "SERVER_PROTOCOL",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "REMOTE_USER",
+        "REMOTE_HOST",
+        "REMOTE_IDENT",
+        "AUTH_TYPE",
+        "SERVER_PORT",
+        "SERVER_NAME",
+        "SERVER_ADDR",
+        "SERVER_SOFTWARE",
+        "SERVER_SIGNATURE",
+        "SERVER_ADMIN",
+        "GATEWAY_INTERFACE",
+        "SCRIPT_NAME",
+        "SCRIPT_FILENAME",
+        "PATH_INFO",
+        "PATH_TRANSLATED",
+        "REDIRECT_STATUS",
+        "REDIRECT_URI",
+        "CONTEXT_PREFIX",
+        "CONTEXT_DOCUMENT_ROOT",
+        "PATH",
+        "UNIQUE_ID",
+        "HTTP_HOST",
+        "HTTP_CONNECTION",
+        "HTTP_COOKIE",
+        "HTTP_USER_AGENT",
+        "HTTP_ACCEPT",
+        "HTTP_ACCEPT_LANGUAGE",
+        "HTTP_ACCEPT_ENCODING",
+        "HTTP_ACCEPT_CHARSET",
+        "HTTP_REFERER",
+        "HTTP_ORIGIN",
+        "HTTP_CACHE_CONTROL",
+        "HTTP_PRAGMA",
+        "HTTP_DNT",
+        "HTTP_TE",
+        "HTTP_VIA",
+        "HTTP_AUTHORIZATION",
+        "HTTP_RANGE",
+        "HTTP_IF_RANGE",
+        "HTTP_IF_MATCH",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_EXPECT",
+        "HTTP_FORWARDED",
+        "HTTP_X_FORWARDED_FOR",
+        "HTTP_X_FORWARDED_PROTO",
+        "HTTP_X_FORWARDED_HOST",
+        "HTTP_X_FORWARDED_PORT",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_REQUEST_ID",
+        "HTTP_X_REQUESTED_WITH",
+        "HTTP_UPGRADE",
+        "HTTP_UPGRADE_INSECURE_REQUESTS",
+        "HTTP_PRIORITY",
+        "HTTP_SEC_FETCH_DEST",
+        "HTTP_SEC_FETCH_MODE",
+        "HTTP_SEC_FETCH_SITE",
+        "HTTP_SEC_FETCH_USER",
+        "HTTP_SEC_CH_UA",
+        "HTTP_SEC_CH_UA_MOBILE",
+        "HTTP_SEC_CH_UA_PLATFORM",
+        "HTTP_SEC_GPC",
+        "HTTP_KEEP_ALIVE",
+        "HTTP_PROXY_CONNECTION",
+    ]
 )
 
 # Never shown to an application. HTTP_PROXY: "httpoxy" (CVE-2016-5385), a client would choose the proxy of the
 # application's own requests. The rest are echoes of framing that the web server has already dealt with
 # (nginx sends HTTP_TRANSFER_ENCODING beside a body that it has decoded: Werkzeug then reads nothing).
-_WITHHELD: Final = frozenset(
-    ("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING")
-)
+_WITHHELD: Final = frozenset(("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"))
 
 
 def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> Head | None:
@@ -120,9 +185,7 @@ def _refuse_head_size(size: int, limits: Limits) -> NoReturn:
     raise LimitExceeded(f"the head is {size} bytes, the limit is {limits.head}", code="head-too-large")
 
 
-def parse_block(
-    block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True
-) -> tuple[dict[str, str], int]:
+def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> tuple[dict[str, str], int]:
     """Judge what is inside the netstring; returns the variables and the body's length.
 
     The rules are here, each once: whole-block tests first, a closer look only where they find something.
@@ -137,9 +200,7 @@ def parse_block(
     if count != len(values):
         raise MalformedRequest(f"the name {items[-1][:80]!r} has no value", code="odd-items")
     if count > limits.variables:
-        raise LimitExceeded(
-            f"{count} variables, the limit is {limits.variables}", code="too-many-variables"
-        )
+        raise LimitExceeded(f"{count} variables, the limit is {limits.variables}", code="too-many-variables")
     if not names or names[0] != "CONTENT_LENGTH":
         found = names[0][:80] if names else ""
         raise MalformedRequest(

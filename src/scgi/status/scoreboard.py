@@ -61,6 +61,15 @@ class Report:
     serial: int
     started: float
     request: str
+    request_id: str
+
+    def describe(self, pid: int) -> str:
+        """For the log: what this slot's worker, which has ended, was doing."""
+        if self.stage == Stage.READING:
+            return "while reading a request"
+        return (
+            f"while answering {self.request} (request {self.request_id or f'{pid}-{self.serial}'}, {self.age():.1f} s)"
+        )
 
     def age(self) -> float:
         """Seconds since the request began, never negative."""
@@ -98,7 +107,7 @@ class Scoreboard:
         serial, started, size = RECORD.unpack_from(self.memory, offset)
         start = offset + RECORD.size
         head = self.memory[start : start + min(size, HEAD_ROOM)]
-        return Report(self.memory[STAGES + slot], serial, started, describe(head))
+        return Report(self.memory[STAGES + slot], serial, started, *describe(head))
 
     def close(self) -> None:
         self.memory.close()
@@ -109,8 +118,8 @@ def record_offset(slot: int) -> int:
     return _RECORDS_START + slot * _RECORD_SIZE
 
 
-def describe(head: bytes) -> str:
-    """`GET /path` of a request head that may be cut; only what is there, as it came (the log escapes)."""
+def describe(head: bytes) -> tuple[str, str]:
+    """`GET /path` and the web server's id of a request whose head may be cut, as they came (the log escapes)."""
     try:
         parsed = parse_head(head, require_scgi=False)
     except ProtocolError:
@@ -122,7 +131,12 @@ def describe(head: bytes) -> str:
         found = dict(zip(items[::2], items[1::2], strict=False))
     method = found.get("REQUEST_METHOD", "a request")
     target = found.get("REQUEST_URI") or found.get("DOCUMENT_URI") or found.get("SCRIPT_NAME", "")
-    return f"{method} {target}".strip()[:300]
+    return f"{method} {target}".strip()[:300], plain_id(found.get("HTTP_X_REQUEST_ID"))
+
+
+def plain_id(given: str | None) -> str:
+    """A request id that came from outside, if it could harm no log line; else nothing."""
+    return given if given and _PLAIN_ID.match(given) else ""
 
 
 class Slot:
@@ -147,7 +161,4 @@ class Slot:
 
     def request_id(self) -> str:
         """The web server's id for the request if it is plain, else process id and serial."""
-        given = self.variables.get("HTTP_X_REQUEST_ID")
-        if given and _PLAIN_ID.match(given):
-            return given
-        return f"{self.pid}-{self.serial}" if self.serial else ""
+        return plain_id(self.variables.get("HTTP_X_REQUEST_ID")) or f"{self.pid}-{self.serial}"

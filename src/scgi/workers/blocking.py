@@ -25,13 +25,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
+from scgi import log as scgi_log
 from scgi.apps.answer import Outcome
 from scgi.errors import ProtocolError
 from scgi.net.stream import BodyReader, Patience, PeerGone, leave, receive_head, reset, send_all
 from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, parse_head
 from scgi.protocol.response import error_page
 from scgi.status.scoreboard import (
-    ARMED, DRAINING, HEAD_ROOM, IDLE_BYTE, RECORD, STAGES, Scoreboard, Slot, Stage, record_offset,
+    ARMED,
+    DRAINING,
+    HEAD_ROOM,
+    IDLE_BYTE,
+    RECORD,
+    STAGES,
+    Scoreboard,
+    Slot,
+    Stage,
+    record_offset,
 )  # fmt: skip
 
 log = logging.getLogger("scgi.worker")
@@ -39,6 +49,7 @@ log = logging.getLogger("scgi.worker")
 Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 READ_SIZE: Final = 65536
+NO_VARIABLES: Final[dict[str, Any]] = {}
 _DRAIN_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
 
 
@@ -51,7 +62,7 @@ class WorkerPlan:
     limits: Limits = DEFAULT_LIMITS
     require_scgi: bool = True
     patience: Patience = field(default_factory=Patience)
-    access: Callable[[Slot, float], None] | None = None  # called after each request with its start (monotonic)
+    access: Callable[[Slot, float], None] | None = None  # called after each request with its duration (seconds)
 
 
 class Worker:
@@ -85,10 +96,15 @@ class Worker:
         """Serve until told to stop; returns the process's exit status."""
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(NUDGE, self._on_nudge)
-        threads = [threading.Thread(target=self._loop, args=(slot,)) for slot in self.slots[1:]]
+        scgi_log.set_request_lookup(self._current_request)
+        adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
+        threads = [
+            threading.Thread(target=self._loop, args=(slot, adapter))
+            for slot, adapter in zip(self.slots[1:], adapters[1:], strict=True)
+        ]
         for thread in threads:
             thread.start()
-        self._loop(self.slots[0])
+        self._loop(self.slots[0], adapters[0])
         for thread in threads:
             thread.join()
         return self.exit_status
@@ -119,9 +135,8 @@ class Worker:
 
     # The hot path.
 
-    def _loop(self, slot: Slot) -> None:
+    def _loop(self, slot: Slot, adapter: Adapter) -> None:
         plan = self.plan
-        adapter = plan.make_adapter(self.lifeline)
         slot.thread = threading.get_ident()
         board = slot.board
         index = slot.index
@@ -183,16 +198,22 @@ class Worker:
             board[index] = RUNNING
             outcome = adapter(slot, fd, variables, length, body)
             slot.fd = -1
+            if access is not None:
+                access(slot, now() - started)
+            slot.variables = NO_VARIABLES
             if outcome or not whole:
                 if self._unusual_end(slot, fd, body, whole, outcome):
                     break
             else:
                 close(fd)
-            if access is not None:
-                access(slot, started)
         board[index] = Stage.FREE
 
     # Off the hot path.
+
+    def _current_request(self) -> str:
+        """The id of the request that this thread serves, for log lines."""
+        thread = threading.get_ident()
+        return next((s.request_id() for s in self.slots if s.thread == thread and s.variables), "")
 
     def _ring(self) -> None:
         """Tell the pool that nobody is idle; once, until it arms the bell again."""

@@ -1,0 +1,32 @@
+"""Descriptors passed between processes over unix sockets: the reference's C module, in Python.
+
+Nothing inside imports this file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+__all__ = ["recvfd", "sendfd", "socketpair"]
+
+
+def socketpair(family: int = socket.AF_UNIX, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[int, int]:
+    """Two connected sockets, as descriptors."""
+    one, other = socket.socketpair(family, type, proto)
+    return one.detach(), other.detach()
+
+
+def sendfd(sockfd: int, fd: int) -> int:
+    """Send the descriptor `fd` over the unix socket `sockfd`, with one byte; returns the bytes sent. OSError if not."""
+    with socket.socket(fileno=os.dup(sockfd)) as sock:
+        return socket.send_fds(sock, [b"\0"], [fd])
+
+
+def recvfd(sockfd: int) -> int:
+    """Receive a descriptor that `sendfd` sent. Raises OSError at end of file or if none came along."""
+    with socket.socket(fileno=os.dup(sockfd)) as sock:
+        data, fds, _, _ = socket.recv_fds(sock, 1, 1)
+    if not fds:
+        raise OSError("no descriptor came: " + ("the byte was alone" if data else "end of file"))
+    return fds[0]

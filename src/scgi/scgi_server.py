@@ -1,0 +1,124 @@
+"""The reference API: `SCGIServer` and `SCGIHandler`; as a script, a test server that shows a request's variables.
+
+::
+
+    python scgi_server.py [PORT]
+
+A thin face over the same pool that `scgi serve` runs; nothing inside imports it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+if __name__ == "__main__" and not __package__:
+    # Run from its own folder, that folder is first on the path: our own module names must not hide others.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from scgi import log as scgi_log
+from scgi.apps.handler import HandlerAdapter, SCGIHandler
+from scgi.apps.load import refuse_unrunnable
+from scgi.config.build import warn_of_exposure
+from scgi.errors import ConfigError, ScgiError
+from scgi.net.address import Address
+from scgi.net.listen import Listener, adopt, inherited_listeners, open_listener
+from scgi.supervisor.policy import PoolPolicy
+from scgi.supervisor.pool import Pool, PoolPlan
+from scgi.workers.blocking import Adapter, WorkerPlan
+
+__all__ = ["SCGIHandler", "SCGIServer", "main"]
+
+log = logging.getLogger("scgi.server")
+
+
+class SCGIServer:
+    """Answers SCGI requests with objects of `handler_class`, one per child process, at most `max_children` of them.
+
+    Children are started when a request finds none free, and replaced when they end. `host` "" means every address of
+    this machine, as in the reference; the default is the loopback alone.
+    """
+
+    DEFAULT_PORT = 4000
+
+    def __init__(
+        self,
+        handler_class: type[SCGIHandler] = SCGIHandler,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        max_children: int = 5,
+    ) -> None:
+        self.handler_class = handler_class
+        self.host = host
+        self.port = port
+        self.max_children = max_children
+
+    def spawn_child(self, conn: socket.socket | None = None) -> None:
+        """The reference's way to start a child; here the pool does it when one is needed."""
+        raise ConfigError("SCGIServer.spawn_child() cannot be called or replaced: the pool starts children itself")
+
+    def serve(self) -> None:
+        """Listen, or take the sockets that systemd hands over, and serve until SIGTERM or SIGINT.
+
+        Raises `ListenError` (an OSError) if the address cannot be had.
+        """
+        _log_to_stderr()
+        listeners = inherited_listeners()
+        self._run(listeners or [open_listener(Address("tcp", self.host or "0.0.0.0", self.port))])
+
+    def serve_on_socket(self, s: socket.socket) -> None:
+        """Serve on a socket that is bound already; it stays open and as it is for whoever else uses it."""
+        _log_to_stderr()
+        self._run([adopt(s, owned=False)])
+
+    def _run(self, listeners: list[Listener]) -> None:
+        handler_class = self.handler_class
+        refuse_unrunnable(handler_class)
+        if type(self).spawn_child is not SCGIServer.spawn_child:
+            raise ConfigError(
+                f"{type(self).__name__} overrides spawn_child(): here the pool starts children itself; "
+                "do what each child needs in the handler's __init__() instead"
+            )
+        if self.max_children < 1:
+            raise ConfigError(f"max_children: expected at least 1, got {self.max_children}")
+
+        def make_adapter(lifeline: int) -> Adapter:
+            return HandlerAdapter(handler_class(lifeline))
+
+        plan = PoolPlan(WorkerPlan(make_adapter, require_scgi=False), PoolPolicy(0, self.max_children))
+        for listener in listeners:
+            log.info(
+                "serving %s on %s with up to %d children",
+                handler_class.__name__, listener.address, self.max_children,
+            )  # fmt: skip
+            warn_of_exposure(listener)
+        try:
+            Pool(plan, listeners).run()
+        finally:
+            for listener in listeners:
+                if listener.owned:
+                    listener.close()
+
+
+def _log_to_stderr() -> None:
+    """The server's lines go to standard error, unless the program has set up logging for them."""
+    logger = logging.getLogger("scgi")
+    if not logger.hasHandlers():
+        scgi_log.setup("info")
+
+
+def main() -> None:
+    """`python scgi_server.py [PORT]`: the default handler, which shows the request's variables."""
+    arguments = sys.argv[1:]
+    if len(arguments) > 1 or not all(word.isascii() and word.isdigit() and int(word) < 65536 for word in arguments):
+        sys.exit(f"usage: {os.path.basename(sys.argv[0])} [PORT]  (a number up to 65535, by default 4000)")
+    try:
+        SCGIServer(port=int(arguments[0]) if arguments else SCGIServer.DEFAULT_PORT).serve()
+    except ScgiError as error:
+        sys.exit(f"scgi: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Forking: one ceremony for every child process, and the words for how one ended.
+
+Imports `log` and the standard library.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+log = logging.getLogger("scgi.pool")
+
+_PR_SET_PDEATHSIG: Final = 1
+_HANDLED: Final = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Child:
+    """A child process as its parent knows it. `born` is monotonic seconds."""
+
+    pid: int
+    born: float
+    first_slot: int = 0
+    ready: bool = False
+    retiring: bool = False
+    replaces: Child | None = None
+    nudged: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # slot: serial, stage, looks
+
+    def send(self, signum: int) -> None:
+        """Signal it; a child that is gone but not yet reaped takes no harm."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+
+    def wait_status(self) -> int | None:
+        """Its wait status if it has ended, None while it runs."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # the program's own code has reaped it
+            return 0
+        return status if pid else None
+
+
+def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
+    """Fork; the child runs `run` and ends with its result as exit status. Returns the pid. OSError if fork fails.
+
+    `close` are the descriptors that only the parent may hold; `lifeline` reads end of file when the parent is gone.
+    Signals are held back until the child has let go of the parent's handlers, so that none is taken for the parent.
+    """
+    parent = os.getpid()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 1
+        try:
+            _become_child(close)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _end_with_parent(parent, lifeline)
+            status = run()
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        except BaseException:
+            log.exception("process %d failed", os.getpid())
+        finally:
+            _end(status)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    raise AssertionError("unreachable")
+
+
+def _become_child(close: Iterable[int]) -> None:
+    """All that the child lets go of."""
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGURG):
+        signal.signal(signum, _ignore)  # not SIG_IGN: programs that the application starts would inherit that
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for descriptor in close:
+        os.close(descriptor)
+    gc.enable()
+
+
+def _ignore(signum: int, frame: object) -> None:
+    pass
+
+
+def _end_with_parent(parent: int, lifeline: int) -> None:
+    """SIGTERM for this process when its parent is gone, however it went."""
+    if sys.platform == "linux" and _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _find_prctl() -> Any:
+    try:
+        return ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return None
+
+
+_prctl: Any = _find_prctl() if sys.platform == "linux" else None
+
+
+def _end(status: int) -> None:
+    """Run the application's exit functions, then leave at once: its threads cannot hold us up."""
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(status & 0xFF)
+
+
+def describe_end(status: int) -> str:
+    """`killed by SIGKILL`, `exited with status 3` for a wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
