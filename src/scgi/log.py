@@ -261,9 +261,7 @@ _handler: _Handler | None = None
 _access: Sink | None = None
 
 
-def setup(
-    level: str = "info", format: Literal["text", "json"] | str = "text", file: str | None = None
-) -> None:
+def setup(level: str = "info", format: Literal["text", "json"] | str = "text", file: str | None = None) -> None:
     """Send our log, and that of an application without a set-up of its own, to `file`, or standard error.
 
     `level` holds for our own lines; an application's loggers keep Python's default, warnings and above.
@@ -324,9 +322,7 @@ _BARE: Final = re.compile(r"[^\x21\x23-\x5b\x5d-\x7e]")
 _QUOTED: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
 
-def access_line(
-    environ: Mapping[str, str], status: int, sent_bytes: int, seconds: float, request_id: str = ""
-) -> str:
+def access_line(environ: Mapping[str, str], status: int, sent_bytes: int, seconds: float, request_id: str = "") -> str:
     """A line in the web servers' "combined" format, then the seconds it took and the request's id.
 
     Plain ASCII, whatever the request holds: other bytes are escaped as Apache does, ``\\xhh``.

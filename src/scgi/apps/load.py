@@ -167,7 +167,8 @@ def _find_usual(module: ModuleType, place: str) -> Any:
     if len(own) == 1:
         return own[0]
     raise AppLoadError(
-        f"{place}: expected 'application', 'app' or one SCGIHandler subclass; name it: {place}:ATTRIBUTE{_suggest(module)}"
+        f"{place}: expected 'application', 'app' or one SCGIHandler subclass; "
+        f"name what to serve: {place}:ATTRIBUTE{_suggest(module)}"
     )
 
 

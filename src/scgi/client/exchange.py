@@ -108,8 +108,7 @@ class Exchange:
         if self.answer is None:
             if self._unparsed:
                 raise MalformedResponse(
-                    f"the server closed the connection within the response head,"
-                    f" after {len(self._unparsed)} bytes",
+                    f"the server closed the connection within the response head, after {len(self._unparsed)} bytes",
                     code="head-truncated",
                 )
             raise MalformedResponse("the server closed the connection without answering", code="no-answer")
@@ -158,7 +157,5 @@ def content_length(headers: list[tuple[str, str]]) -> int | None:
     value = found.pop()
     if found or not (value.isascii() and value.isdigit() and len(value) < 20):
         wrong = ", ".join(sorted(repr(other[:40]) for other in (value, *found)))
-        raise MalformedResponse(
-            f"Content-Length: expected one whole number, found {wrong}", code="content-length"
-        )
+        raise MalformedResponse(f"Content-Length: expected one whole number, found {wrong}", code="content-length")
     return int(value)

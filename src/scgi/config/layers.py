@@ -162,9 +162,7 @@ def toml_file(rows: Iterable[Row], name: str) -> Layer:
     return layer
 
 
-def resolve(
-    rows: Iterable[Row], layers: Iterable[Layer]
-) -> tuple[dict[str, Any], dict[str, Given], list[Problem]]:
+def resolve(rows: Iterable[Row], layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, Given], list[Problem]]:
     """Values, what each was given as, and all problems. Layers come weakest first."""
     values: dict[str, Any] = {}
     origins: dict[str, Given] = {}

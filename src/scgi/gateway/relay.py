@@ -153,9 +153,7 @@ class _Visit:
 
     # -- the request's way up -------------------------------------------------------------------
 
-    async def _up(
-        self, exchange: Exchange, sock: socket.socket, first: bytes, spool: IO[bytes] | None
-    ) -> None:
+    async def _up(self, exchange: Exchange, sock: socket.socket, first: bytes, spool: IO[bytes] | None) -> None:
         """Send the request; then, or when the server stops reading, watch for the client leaving."""
         try:
             await self._send_up(sock, exchange.request_head + exchange.body(first))
@@ -324,9 +322,7 @@ async def connect(address: Address) -> socket.socket:
         return await _connect_unix(address.path)
     loop = asyncio.get_running_loop()
     failure: OSError = OSError("the name has no address")
-    for family, kind, proto, _, where in await loop.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM
-    ):
+    for family, kind, proto, _, where in await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
         sock = socket.socket(family, kind, proto)
         try:
             sock.setblocking(False)

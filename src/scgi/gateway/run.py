@@ -50,9 +50,7 @@ def run_gateway(
             if threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            before = {
-                number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)
-            }
+            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
                 yield
             finally:

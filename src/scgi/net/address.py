@@ -68,7 +68,7 @@ def parse_address(text: str, *, default_host: str = "127.0.0.1") -> Address:
         return Address("systemd")
     if text.startswith("unix:") or "/" in text:
         return _unix(text.removeprefix("unix:"), text)
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port[:9]) > 65535:
         raise ConfigError(f"address: expected {_GRAMMAR}, got {text!r}")
     if not host:

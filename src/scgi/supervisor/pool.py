@@ -4,7 +4,7 @@ Workers accept for themselves. One that turns busy and sees nobody idle rings th
 that signals are written to); the pool looks a moment later, and if a connection still waits and nobody is idle it
 forks. Everything else happens at a tick, once a second: shrinking, and nudging workers that wait for a peer.
 
-One loop, one wait; signal handlers do nothing but write to the bell. Imports `workers`, `net`, `status`, `errors`, `log`.
+One loop, one wait; signal handlers do nothing but write to the bell. Imports `workers`, `net`, `status`, `log`.
 """
 
 from __future__ import annotations
