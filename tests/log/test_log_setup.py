@@ -185,26 +185,29 @@ def test_a_redirection_to_a_file_is_shared_with_what_the_application_prints(tmp_
     assert messages((tmp_path / "out").read_text()) == ["one", "two", "three"]
 
 
+# Prints how many lines were dropped, and the time of a slow line: the slowest few may be the machine's doing.
 STUCK = """
     import time
     log.setup()
+    took = []
     for number in range(3000):
         began = time.monotonic()
         logging.getLogger("scgi").info("line %d " + "x" * 100, number)
-        slowest = max(time.monotonic() - began, locals().get("slowest", 0))
-    print(log.dropped(), slowest)
+        took.append(time.monotonic() - began)
+    print(log.dropped(), sorted(took)[-10])
 """
 
 
+@pytest.mark.alone
 def test_a_pipe_that_nobody_empties_costs_lines_not_time() -> None:
     reader, writer = os.pipe()
     try:
         done = python(STUCK, stderr=writer)
     finally:
         os.close(writer)
-    dropped, slowest = done.stdout.split()
+    dropped, slow = done.stdout.split()
     assert int(dropped) > 1000
-    assert float(slowest) < 0.05
+    assert float(slow) < 0.005
     assert os.get_blocking(reader)
     with open(reader) as log:
         lines = log.read().splitlines()
@@ -212,14 +215,15 @@ def test_a_pipe_that_nobody_empties_costs_lines_not_time() -> None:
     assert all(line.endswith("x" * 100) for line in lines)
 
 
+@pytest.mark.alone
 def test_a_socket_that_nobody_reads_costs_lines_not_time() -> None:
     ours, theirs = socket.socketpair()  # what standard error is under systemd
     with ours, theirs:
         done = python(STUCK, stderr=theirs.fileno())
         assert theirs.getblocking()
-    dropped, slowest = done.stdout.split()
+    dropped, slow = done.stdout.split()
     assert int(dropped) > 1000
-    assert float(slowest) < 0.05
+    assert float(slow) < 0.005
 
 
 def test_a_pipe_whose_reader_left_raises_nothing() -> None:

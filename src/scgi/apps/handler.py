@@ -92,12 +92,8 @@ class SCGIHandler:
 
 
 # What would change how this process or its children run, PATH and the like: never from a request.
-_NEVER = frozenset(
-    "PATH IFS ENV BASH_ENV SHELLOPTS BASHOPTS CDPATH GLOBIGNORE PS4 HOME SHELL TMPDIR LANG LANGUAGE TZ EDITOR PAGER".split()
-)
-_NEVER_PREFIXES = tuple(
-    "LC_ LD_ DYLD_ PYTHON PERL RUBY NODE_ BASH_FUNC GCONV_ MALLOC_ GLIBC_ GIT_ OPENSSL_ SCGI_".split()
-)
+_NEVER = frozenset("PATH IFS ENV BASH_ENV SHELLOPTS BASHOPTS CDPATH GLOBIGNORE PS4 HOME SHELL TMPDIR".split())
+_NEVER_PREFIXES = tuple("LD_ DYLD_ PYTHON PERL5 RUBY NODE_ BASH_FUNC GCONV_ MALLOC_ GLIBC_ SCGI_".split())
 
 
 def cgi_variables(env: Mapping[str, str]) -> dict[str, str]:
