@@ -22,11 +22,7 @@ def machine(root: Path, cgroup: str, **files: str) -> Path:
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroup)
     for name, text in files.items():
-        path = (
-            root
-            / "sys/fs/cgroup"
-            / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cfs", "cpu.cfs")
-        )
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("cpu_max", "cpu.max").replace("cfs", "cpu.cfs")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root

@@ -13,9 +13,7 @@ from scgi.errors import ConfigError
 from scgi.net.address import Address
 
 
-def problems_of(
-    options: dict[str, object] | None = None, environ: dict[str, str] | None = None
-) -> tuple[str, ...]:
+def problems_of(options: dict[str, object] | None = None, environ: dict[str, str] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         load(options or {}, environ or {})
     return caught.value.problems
@@ -138,9 +136,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
 
 def test_all_problems_are_shown_together(tmp_path: Path) -> None:
     file = file_with(tmp_path, "thread = 1\nlog-level = 'loud'\n")
-    found = problems_of(
-        {"config": file, "min_workers": "many"}, {"SCGI_MAX_WORKER": "3", "SCGI_BACKLOG": "-1"}
-    )
+    found = problems_of({"config": file, "min_workers": "many"}, {"SCGI_MAX_WORKER": "3", "SCGI_BACKLOG": "-1"})
     assert [sentence.removeprefix(file).split(" expected")[0] for sentence in found] == [
         ":1: thread: there is no such setting; did you mean threads?",
         ":2: log-level:",
@@ -166,9 +162,7 @@ def test_variables_that_container_platforms_set_are_left_alone(name: str) -> Non
     assert load({}, {name: "tcp://10.0.0.1:4000"}) == Settings()
 
 
-@pytest.mark.parametrize(
-    "name", ["SCGI_MAX_WORKER", "SCGI_THREAD", "SCGI_LISTENS", "SCGI_APPS", "SCGI_MAXWORKERS"]
-)
+@pytest.mark.parametrize("name", ["SCGI_MAX_WORKER", "SCGI_THREAD", "SCGI_LISTENS", "SCGI_APPS", "SCGI_MAXWORKERS"])
 def test_a_variable_that_looks_like_a_typing_error_is_one(name: str) -> None:
     assert "there is no such setting; did you mean SCGI_" in problems_of({}, {name: "1"})[0]
 

@@ -36,9 +36,7 @@ def failing(message: str) -> object:
 
 
 def test_a_text_line_has_time_pid_level_logger_and_message() -> None:
-    line = log.TextFormatter().format(
-        record("worker %d ready", 3, process=4711, created=time.time(), msecs=7.9)
-    )
+    line = log.TextFormatter().format(record("worker %d ready", 3, process=4711, created=time.time(), msecs=7.9))
     assert LINE.match(line)
     assert line.endswith(".007 [4711] WARNING scgi.workers: worker 3 ready")
 
@@ -112,9 +110,7 @@ def test_an_access_line_is_in_the_combined_format_with_duration_and_id() -> None
 
 
 def test_an_access_line_has_hyphens_for_what_the_web_server_did_not_say() -> None:
-    assert (
-        re.sub(r"\[.*?\]", "[]", log.access_line({}, 400, 0, 0.0)) == '- - - [] "- - -" 400 0 "-" "-" 0.000 -'
-    )
+    assert re.sub(r"\[.*?\]", "[]", log.access_line({}, 400, 0, 0.0)) == '- - - [] "- - -" 400 0 "-" "-" 0.000 -'
 
 
 def test_an_access_line_builds_the_target_where_the_web_server_does_not_send_it() -> None:
