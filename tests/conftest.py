@@ -87,9 +87,7 @@ def scgi_serve(launch: Launch) -> Serve:
 
     def serve(app: str | Path, *options: str, listen: str = "", **others: Any) -> Process:
         address = listen or f"127.0.0.1:{free_port()}"
-        return launch(
-            "-m", "scgi", "serve", "--listen", address, *options, str(app), address=address, **others
-        )
+        return launch("-m", "scgi", "serve", "--listen", address, *options, str(app), address=address, **others)
 
     return serve
 

@@ -13,9 +13,7 @@ WHOLE_SOURCE = 8000
 
 
 def test_every_file_says_why_it_exists() -> None:
-    silent = [
-        str(file.relative_to(ROOT)) for file in FILES if not ast.get_docstring(ast.parse(file.read_text()))
-    ]
+    silent = [str(file.relative_to(ROOT)) for file in FILES if not ast.get_docstring(ast.parse(file.read_text()))]
     assert not silent
 
 

@@ -76,9 +76,7 @@ def test_the_client_understands_an_answer_however_the_request_is_split(toy: str)
     assert whole.body.startswith(b"CONTENT_LENGTH=4\nREQUEST_METHOD=POST\nREQUEST_URI=/p?a=1\n")
     assert whole.body.endswith(b"body")
     for split in (1, 7, [3, 10]):
-        again = scgi_request(
-            toy, {"X": "ä"}, b"body", method="POST", path="/p", query="a=1", split=split, pause=0
-        )
+        again = scgi_request(toy, {"X": "ä"}, b"body", method="POST", path="/p", query="a=1", split=split, pause=0)
         assert again == whole
 
 

@@ -115,9 +115,7 @@ def apache(to: str = "", mount: str = "/", *, config: str = "", extra: str = "")
         modules = Path(program).parent.parent / "modules"
     wanted = ["mpm_event", "authz_core", "alias", "setenvif", "proxy", "proxy_scgi"]
     loads = [
-        f"LoadModule {name}_module {modules}/mod_{name}.so"
-        for name in wanted
-        if (modules / f"mod_{name}.so").exists()
+        f"LoadModule {name}_module {modules}/mod_{name}.so" for name in wanted if (modules / f"mod_{name}.so").exists()
     ]
     with short_folder() as folder:
         port = free_port()
@@ -213,9 +211,7 @@ def _running(command: Sequence[str], folder: Path, port: int, unprivileged: bool
         shutil.chown(folder, user)
     error_log = folder / "error.log"
     try:
-        process = start(
-            command, log_file=folder / "start.log", address=f"127.0.0.1:{port}", user=user, group=group
-        )
+        process = start(command, log_file=folder / "start.log", address=f"127.0.0.1:{port}", user=user, group=group)
     except pytest.fail.Exception as failure:
         details = error_log.read_text() if error_log.exists() else "(none)"
         raise AssertionError(f"{failure}\nerror log:\n{details}") from None

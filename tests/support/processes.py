@@ -44,9 +44,7 @@ def resident_bytes(pid: int) -> int:
 class Process:
     """One running program; ``start`` makes it."""
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], name: str, mark: str, log_file: Path, address: str
-    ) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], name: str, mark: str, log_file: Path, address: str) -> None:
         self.popen = popen
         self.pid = popen.pid
         self.name = name
