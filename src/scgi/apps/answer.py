@@ -12,8 +12,9 @@ import sys
 import traceback
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import NoReturn
 
-from scgi.errors import MisuseError, ProtocolError
+from scgi.errors import MisuseError, TruncatedBody
 from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file
 from scgi.protocol.response import HeadFacts, build_head, error_page
 from scgi.status.scoreboard import Slot, Stage
@@ -63,30 +64,40 @@ class Answer:
 
     def set_length(self, length: int) -> None:
         """Add a Content-Length that became known after `start`, unless there is one or the rules forbid it."""
-        facts = self._facts
-        if facts is not None and facts.content_length is None and not self.bodiless:
+        if self._head and self._left is None and not self.bodiless:
             self._head = self._head[:-2] + b"Content-Length: %d\r\n\r\n" % length
             self._left = length
 
     def write(self, data: Buffer) -> None:
-        """Send body bytes at once, the head before the first. Raises `PeerGone`, or `MisuseError` without a head."""
+        """Send body bytes at once, the head before the first.
+
+        Raises `PeerGone`, and `MisuseError` without a head or once the Content-Length is exceeded.
+        """
         if self._facts is None:
             raise MisuseError("body bytes before start_response was called", code="no-head")
         size = len(data)
         if not size:
             return
         if self.bodiless:
-            data, size = b"", 0
-        elif self._left is not None:
-            if size > self._left:
-                self._say_too_long(size)
-                data = memoryview(data)[: self._left]
-                size = self._left
-            self._left -= size
+            self.flush_head()
+            return
+        left = self._left
+        if left is not None:
+            if size > left:
+                self._cut(data, left)
+            self._left = left - size
         self._send((self._head, data) if self._head else (data,), size)
 
+    def _cut(self, data: Buffer, left: int) -> NoReturn:
+        """Send as much as the Content-Length allows, and no more."""
+        self.write(memoryview(data)[:left])
+        self.flush_head()
+        raise MisuseError("the response is longer than its Content-Length; the rest is not sent", code="too-long")
+
     def write_file(self, file: int, offset: int, size: int) -> None:
-        """Send a piece of an open file by its descriptor, with the same rules."""
+        """Send a piece of an open file by its descriptor, at most as much as the Content-Length allows."""
+        if self._facts is None:
+            raise MisuseError("a file to send before start_response was called", code="no-head")
         if self._left is not None:
             size = min(size, self._left)
         self.flush_head()
@@ -119,40 +130,45 @@ class Answer:
         facts = self._facts
         if facts is None:
             raise MisuseError("the application ended without calling start_response", code="no-head")
-        self.flush_head()
+        if self._head:
+            self._send((self._head,), 0)
         self._slot.status = facts.status
         if self._left and not self.bodiless:
-            log.error(
-                "the response is %d bytes shorter than its Content-Length of %s",
-                self._left, facts.content_length,
-            )  # fmt: skip
+            log.error("the response is %d bytes shorter than its Content-Length", self._left)
             return Outcome.BROKEN
         return Outcome.WHOLE
-
-    def _say_too_long(self, size: int) -> None:
-        if self._left:
-            log.error("the response is longer than its Content-Length: cut")
-        self._left = min(self._left or 0, size)
 
     def fail(self, error: BaseException) -> Outcome:
         """Answer an exception: its status if nothing is out yet; the traceback goes to the log, never to the peer."""
         slot = self._slot
         if isinstance(error, PeerGone):
             log.info("the peer is gone: %s", error)
-            slot.status = slot.status or 499
+            slot.status = 499
             return Outcome.BROKEN
-        status = error.status_hint if isinstance(error, ProtocolError) else 500
-        slot.status = status
-        if status < 500:
+        status = 500
+        if isinstance(error, TruncatedBody):  # the peer's fault
+            status = error.status_hint
             log.warning("%s", error)
         else:
             log_failure(slot, error)
-        if self.begun:
-            return Outcome.BROKEN
+        if not self.begun:
+            return self.refuse(status, f"Request {slot.request_id()}")
+        slot.status = status
+        if self._facts is not None:
+            slot.status = self._facts.status
+            if self.bodiless or self._left == 0:  # what the peer has is whole
+                return Outcome.WHOLE
+        return Outcome.BROKEN
+
+    def refuse(self, status: int, sentence: str) -> Outcome:
+        """Answer with a small page of our own, in place of anything that was not sent yet."""
+        self._slot.status = status
+        page = error_page(status, sentence)
+        end = page.index(b"\r\n\r\n") + 4
         try:
-            page = error_page(status, f"Request {slot.request_id()}")
-            send_all(self.fd, [page[: page.index(b"\r\n\r\n") + 4] if self.head_request else page], self._patience.send)
-        except PeerGone:
+            self._send((page[:end] if self.head_request else page,), 0 if self.head_request else len(page) - end)
+        except PeerGone as error:
+            log.info("the peer is gone: %s", error)
             return Outcome.BROKEN
         return Outcome.WHOLE
 
@@ -163,6 +179,6 @@ def log_failure(slot: Slot, error: BaseException) -> None:
     line = f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))}"
     try:
         log.error("%s: %s while answering %s", type(error).__name__, error, line, exc_info=error)
-    except Exception:  # an exception whose own __str__ raises, or no memory for a traceback
+    except BaseException:  # its own __str__ raises, whatever that is, or there is no memory for a traceback
         log.error("%s while answering %s", type(error).__name__, line)
         traceback.print_tb(error.__traceback__, limit=20, file=sys.stderr)

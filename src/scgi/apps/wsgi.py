@@ -8,10 +8,11 @@ Imports `net`, `status`, `protocol`, `errors` and its neighbours.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
-import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -19,8 +20,7 @@ from typing import Any, BinaryIO
 from scgi.apps.answer import Answer, Outcome
 from scgi.apps.paths import split
 from scgi.errors import MisuseError
-from scgi.net.stream import Patience, send_all
-from scgi.protocol.response import error_page
+from scgi.net.stream import Patience
 from scgi.status.scoreboard import Slot
 
 log = logging.getLogger("scgi.request")
@@ -43,16 +43,80 @@ class FileWrapper:
             yield block
 
     def span(self) -> tuple[int, int, int] | None:
-        """(descriptor, offset, bytes) of what is left of a regular file; None for anything else."""
+        """(descriptor, offset, bytes) of what is left of a regular file; None for what only `read` can tell.
+
+        Exact types only: a `GzipFile` too has a `fileno()`, that of the compressed file.
+        """
+        file = self.filelike
+        raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+        if type(raw) is not io.FileIO:
+            return None
         try:
-            descriptor = self.filelike.fileno()
-            facts = os.fstat(descriptor)
-            offset = self.filelike.tell()
-        except (AttributeError, OSError, ValueError):
+            file.flush()
+            facts = os.fstat(raw.fileno())
+            offset = file.tell()
+        except (OSError, ValueError):
             return None
-        if not stat.S_ISREG(facts.st_mode) or not isinstance(offset, int):
+        if not stat.S_ISREG(facts.st_mode) or offset >= facts.st_size:  # files in /proc have a size of 0
             return None
-        return descriptor, offset, max(0, facts.st_size - offset)
+        return raw.fileno(), offset, facts.st_size - offset
+
+
+class WsgiAnswer(Answer):
+    """An `Answer` as PEP 3333 has it begun and written."""
+
+    __slots__ = ()
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """The callable that the application gets; returns the `write` callable."""
+        if self._facts is not None:
+            if exc_info is None:
+                raise MisuseError("start_response was called twice without exc_info", code="started-twice")
+            if self.begun:
+                try:
+                    raise exc_info[1].with_traceback(exc_info[2])
+                finally:
+                    exc_info = None
+        self.start(status, headers)
+        return self.write_block
+
+    def write_block(self, block: bytes) -> None:
+        """The `write` callable."""
+        self.write(block if type(block) is bytes else _as_bytes(block))
+
+    def send(self, result: Any) -> None:
+        """Send what the application returned, as it comes."""
+        if type(result) is FileWrapper and (span := result.span()) is not None:
+            self.set_length(span[2])
+            self.write_file(*span)
+            return
+        if type(result) is list:
+            result = [_as_bytes(block) for block in result]
+            self.set_length(sum(map(len, result)))
+        for block in _blocks(result):
+            self.write_block(block)
+            if self.bodiless and self.begun:
+                break  # HEAD, 204, 304: the head is out, nothing else will follow
+
+
+def _blocks(result: Any) -> Iterator[bytes]:
+    try:
+        if not isinstance(result, (bytes, str)):
+            return iter(result)
+    except TypeError:
+        pass
+    raise MisuseError(
+        f"the application must return an iterable of bytes, such as a list, found {type(result).__name__}",
+        code="not-iterable",
+    )
+
+
+def _as_bytes(block: Any) -> bytes:
+    if isinstance(block, (bytes, bytearray, memoryview)):
+        return bytes(block)
+    raise MisuseError(f"the application's blocks must be bytes, found {type(block).__name__}", code="not-bytes")
 
 
 class WsgiAdapter:
@@ -70,9 +134,10 @@ class WsgiAdapter:
         self.application = application
         self.mount = mount
         self.patience = patience or Patience()
+        self.errors = ErrorStream()
         self._constant: dict[str, Any] = {
             "wsgi.version": (1, 0),
-            "wsgi.errors": ErrorStream(),
+            "wsgi.errors": self.errors,
             "wsgi.multithread": multithread,
             "wsgi.multiprocess": multiprocess,
             "wsgi.run_once": False,
@@ -82,99 +147,84 @@ class WsgiAdapter:
         }
 
     def __call__(self, slot: Slot, fd: int, variables: dict[str, Any], length: int, body: BinaryIO) -> Outcome:
-        method = variables.get("REQUEST_METHOD")
+        get = variables.get
+        method = get("REQUEST_METHOD")
+        answer = WsgiAnswer(slot, fd, method == "HEAD", self.patience)
         if not method:
-            return self._refuse(slot, fd, "the variable REQUEST_METHOD is missing")
-        if "SERVER_PORT" not in variables or "SERVER_NAME" not in variables:
-            variables.setdefault("SERVER_NAME", "localhost")
-            variables.setdefault("SERVER_PORT", "80")
+            log.warning("refused with 400: the variable REQUEST_METHOD is missing")
+            return answer.refuse(400, "The variable REQUEST_METHOD is missing.")
         split(variables, self.mount)
         variables.update(self._constant)
         variables["wsgi.input"] = body
-        if variables.get("HTTPS", "off") not in ("off", "", "0") or variables.get("REQUEST_SCHEME") == "https":
+        if get("REQUEST_SCHEME") == "https" or get("HTTPS", "off") not in ("off", "", "0"):
             variables["wsgi.url_scheme"] = "https"
+        if not (get("SERVER_NAME") and get("SERVER_PORT") and get("SERVER_PROTOCOL") and "QUERY_STRING" in variables):
+            _complete(variables)
 
-        answer = Answer(slot, fd, method == "HEAD", self.patience)
         result: Any = None
         try:
-            result = self.application(variables, StartResponse(answer))
+            result = self.application(variables, answer.start_response)
             if type(result) is list and len(result) == 1 and type(block := result[0]) is bytes:
                 answer.set_length(len(block))
                 answer.write(block)
-            elif type(result) is FileWrapper and (span := result.span()) is not None and answer.started:
-                answer.write_file(*span)
             else:
-                self._send_blocks(answer, result)
+                answer.send(result)
             outcome = answer.finish()
         except BaseException as error:
             outcome = answer.fail(error)
         finally:
             if type(result) is not list:
-                self._close(slot, result)
+                _close(result)
+            if self.errors.begun:
+                self.errors.flush()
         return outcome
 
-    def _send_blocks(self, answer: Answer, result: Any) -> None:
-        for block in result:
-            if not isinstance(block, (bytes, bytearray, memoryview)):
-                raise MisuseError(
-                    f"the application's iterable must give bytes, found {type(block).__name__}", code="not-bytes"
-                )
-            answer.write(block)
-            if answer.bodiless and answer.begun:
-                break  # HEAD, 204, 304: the head is out, nothing else will follow
 
-    def _close(self, slot: Slot, result: Any) -> None:
-        """PEP 3333: `close()` is called whatever happened, once the response is out or given up."""
-        try:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-        except BaseException:
-            log.exception("close() of the application's iterable raised")
+def _complete(environ: dict[str, Any]) -> None:
+    """What PEP 3333 wants to be there, or not to be empty, and minimal clients leave out.
 
-    def _refuse(self, slot: Slot, fd: int, sentence: str) -> Outcome:
-        slot.status = 400
-        log.warning("refused with 400: %s", sentence)
-        send_all(fd, [error_page(400, sentence)], self.patience.send)
-        return Outcome.WHOLE
+    (nginx sends an empty SERVER_PORT when it listens on a unix socket, lighttpd an empty SERVER_NAME without Host.)
+    """
+    environ.setdefault("QUERY_STRING", "")
+    environ["SERVER_NAME"] = environ.get("SERVER_NAME") or "localhost"
+    environ["SERVER_PORT"] = environ.get("SERVER_PORT") or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+    environ["SERVER_PROTOCOL"] = environ.get("SERVER_PROTOCOL") or "HTTP/1.0"
 
 
-class StartResponse:
-    """The `start_response` callable of one request; also remembers whether the head may still be replaced."""
-
-    __slots__ = ("_answer",)
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def __call__(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
-    ) -> Callable[[bytes], None]:
-        answer = self._answer
-        if answer.started:
-            if exc_info is None:
-                raise MisuseError("start_response was called twice without exc_info", code="started-twice")
-            if answer.begun:
-                try:
-                    raise exc_info[1].with_traceback(exc_info[2])
-                finally:
-                    exc_info = None
-        answer.start(status, headers)
-        return answer.write
+def _close(result: Any) -> None:
+    """PEP 3333: `close()` is called whatever happened, once the response is out or given up."""
+    try:
+        close = getattr(result, "close", None)
+        if close is not None:
+            close()
+    except BaseException:
+        log.exception("close() of the application's iterable raised")
 
 
 class ErrorStream:
-    """`wsgi.errors`: text lines that become log records, so that they carry the request's id and cannot forge any."""
+    """`wsgi.errors`: text lines that become log records, so that they carry the request's id and cannot forge any.
+
+    `print` writes a line in pieces: the pieces of a thread's line are kept until it is whole, or the request ends.
+    """
+
+    def __init__(self) -> None:
+        self.begun: dict[int, str] = {}  # the line that a thread has begun
 
     def write(self, text: str) -> int:
-        for line in text.splitlines():
+        thread = threading.get_ident()
+        *lines, rest = (self.begun.pop(thread, "") + text).split("\n")
+        if rest:
+            self.begun[thread] = rest
+        for line in lines:
             if line.strip():
                 log.error("%s", line)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        self.write("".join(lines))
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
-        """Nothing is held back."""
-        sys.stderr.flush()
+        """End the line that this thread has begun."""
+        if line := self.begun.pop(threading.get_ident(), ""):
+            log.error("%s", line)
