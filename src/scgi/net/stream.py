@@ -92,7 +92,8 @@ class BodyReader(io.RawIOBase):
     """The rest of a request body, read from the connection as it is asked for; ends at CONTENT_LENGTH.
 
     `first` is what came with the head. Raises `TruncatedBody` if the peer closes early and `BodyTimeout` if it stalls
-    or dribbles; both are `OSError` for applications.
+    or dribbles, then and at every later read; both are `OSError` for applications. Only waiting for the peer counts
+    as the peer's time.
     """
 
     def __init__(self, fd: int, first: bytes, length: int, patience: Patience) -> None:
@@ -101,7 +102,8 @@ class BodyReader(io.RawIOBase):
         self._length = length
         self._received = len(first)
         self._patience = patience
-        self._since = time.monotonic()
+        self._waited = 0.0
+        self._failure: type[TruncatedBody] | None = None
 
     @property
     def unread(self) -> int:
@@ -118,32 +120,38 @@ class BodyReader(io.RawIOBase):
             view[:count] = self._first[:count]
             self._first = self._first[count:]
             return count
-        wanted = min(len(view), self._length - self._received)
+        wanted = min(len(view), self.unread)
         if wanted <= 0:
             return 0
-        count = self._receive(view[:wanted])
-        self._received += count
-        return count
+        if self._failure is None and (count := self._receive(view[:wanted])):
+            self._received += count
+            return count
+        raise (self._failure or TruncatedBody)(expected=self._length, received=self._received)
 
     def _receive(self, view: memoryview) -> int:
+        """Bytes put into `view`; 0 if no more will come, and `_failure` says why."""
         patience = self._patience
-        overdue = time.monotonic() - self._since - patience.body - self._received / patience.rate
-        if overdue > 0 or not _await(self._fd, select.POLLIN, patience.body):
-            raise BodyTimeout(expected=self._length, received=self._received)
-        try:
-            count = os.readv(self._fd, [view])
-        except BlockingIOError:
-            return self._receive(view)
-        except OSError:
-            count = 0
-        if not count:
-            raise TruncatedBody(expected=self._length, received=self._received)
-        return count
+        while True:
+            left = patience.body + self._received / patience.rate - self._waited
+            started = time.monotonic()
+            ready = _await(self._fd, select.POLLIN, min(left, patience.body))
+            self._waited += time.monotonic() - started
+            if not ready:
+                self._failure = BodyTimeout
+                return 0
+            try:
+                count = os.readv(self._fd, [view])
+            except BlockingIOError:
+                continue
+            except OSError:
+                count = 0
+            if not count:
+                self._failure = TruncatedBody
+            return count
 
     def detach_connection(self) -> None:
-        """The request is over: whatever still holds this body reads end of file, never the next request's bytes."""
-        self._first = memoryview(b"")
-        self._received = self._length
+        """The request is over: whoever still reads gets what was received, then no other connection's bytes."""
+        self._failure = self._failure or TruncatedBody
 
 
 def receive_head(fd: int, deadline: float) -> bytes:

@@ -44,9 +44,9 @@ class Head(NamedTuple):
 
 # The length's own digits: a number this long is beyond any limit, whatever follows.
 _MAX_LENGTH_DIGITS: Final = 20
-_LENGTH: Final = re.compile(rb"(0|[1-9][0-9]{0,%d}):" % (_MAX_LENGTH_DIGITS - 1))
-_LENGTH_SO_FAR: Final = re.compile(rb"(?:0|[1-9][0-9]{0,%d})?\Z" % (_MAX_LENGTH_DIGITS - 1))
+_LENGTH_SO_FAR: Final = re.compile(rb"(?:0|[1-9][0-9]{0,%d})?" % (_MAX_LENGTH_DIGITS - 1))
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+\Z")
+_RESERVED: Final = ("wsgi.", "scgi.")  # keys that only the server sets in what an application is given
 
 # Names that need no look: every one that web servers send of themselves, and the usual headers of browsers.
 # Anything else is looked at; nothing is learnt from requests, so nobody can fill a memory.
@@ -82,11 +82,11 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
     start = data.find(b":", 0, _MAX_LENGTH_DIGITS + 1) + 1
     digits = data[: start - 1] if start else b""
     if not digits.isdigit() or digits[0] == 48:  # 48 is "0": no zero-padded and no empty head
-        _check_start(data, limits)
+        _check_start(data)
         return None
     size = int(digits)
     if size > limits.head:
-        _refuse_head_size(size, limits)
+        raise LimitExceeded(f"the head is {size} bytes, the limit is {limits.head}", code="head-too-large")
     comma = start + size
     if len(data) <= comma:
         return None
@@ -98,24 +98,18 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
     return Head(variables, length, comma + 1)
 
 
-def _check_start(data: bytes, limits: Limits) -> None:
+def _check_start(data: bytes) -> None:
     """What does not begin with digits and a colon: fine if still incomplete, otherwise too long or wrong."""
-    match = _LENGTH.match(data)
-    if match and int(match[1]) > limits.head:
-        _refuse_head_size(int(match[1]), limits)
-    if match and match[1] == b"0":
+    if data.startswith(b"0:"):
         raise MalformedRequest("the head is empty: expected CONTENT_LENGTH first", code="head-empty")
-    if _LENGTH_SO_FAR.match(data):
+    good = _LENGTH_SO_FAR.match(data).end()  # type: ignore[union-attr]  # it matches the empty string too
+    if good == len(data):
         return
-    if re.match(rb"[1-9][0-9]{%d}" % _MAX_LENGTH_DIGITS, data):
+    if good == _MAX_LENGTH_DIGITS and data[good : good + 1].isdigit():
         raise LimitExceeded("the head's length has more digits than any limit", code="head-too-large")
     raise MalformedRequest(
-        f"expected the length of a netstring (digits, then ':'), found {data[:24]!r}", code="length-not-digits"
+        f"expected the length of a netstring (digits, then ':'), found {data[: good + 1]!r}", code="length-not-digits"
     )
-
-
-def _refuse_head_size(size: int, limits: Limits) -> NoReturn:
-    raise LimitExceeded(f"the head is {size} bytes, the limit is {limits.head}", code="head-too-large")
 
 
 def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> tuple[dict[str, str], int]:
@@ -124,30 +118,66 @@ def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: boo
     The rules are here, each once: whole-block tests first, a closer look only where they find something.
     """
     text = block.decode("latin-1")
-    items = text.split("\0")
+    items = text.split("\0", 2 * limits.variables + 1)
+    if len(items) > 2 * limits.variables + 1:
+        count = (text.count("\0") + 1) // 2
+        raise LimitExceeded(f"{count} variables, the limit is {limits.variables}", code="too-many-variables")
     if items.pop() != "":
         raise MalformedRequest("the head does not end with NUL", code="head-not-terminated")
-    names = items[::2]
-    values = items[1::2]
-    count = len(names)
-    if count != len(values):
+    if len(items) % 2:
         raise MalformedRequest(f"the name {items[-1][:80]!r} has no value", code="odd-items")
-    if count > limits.variables:
-        raise LimitExceeded(f"{count} variables, the limit is {limits.variables}", code="too-many-variables")
-    if not names or names[0] != "CONTENT_LENGTH":
-        found = names[0][:80] if names else ""
+    if not items or items[0] != "CONTENT_LENGTH":
+        found = items[0][:80] if items else ""
         raise MalformedRequest(
             f"expected CONTENT_LENGTH as the first variable, found {found!r}", code="content-length-not-first"
         )
-    variables = dict(zip(names, values, strict=True))
-    if len(variables) != count or not _FAMILIAR.issuperset(names) or "\n" in text or "\r" in text:
-        variables = _look_closer(names, values)
-    length = _content_length(values[0], limits)
-    if values[0] == "":
+    in_turn = iter(items)
+    variables = dict(zip(in_turn, in_turn))  # noqa: B905 (an even count, as we know)
+    if 2 * len(variables) != len(items):
+        variables = _join(items)
+    if "\n" in text or "\r" in text:
+        _refuse_line_breaks(variables)
+    if not _FAMILIAR.issuperset(variables):
+        _judge_names(variables)
+    length = _content_length(items[1], limits)
+    if items[1] == "":
         variables["CONTENT_LENGTH"] = "0"
     if variables.get("SCGI") != "1":
         _refuse_scgi(variables, require_scgi)
     return variables, length
+
+
+def _join(items: list[str]) -> dict[str, str]:
+    """Variables of which some are repeated.
+
+    HTTP_* are joined as RFC 9110 5.3 has it, cookies as RFC 6265 has it: nginx before 1.23 sends them apart.
+    Any other repetition is refused: which one counts would be a guess.
+    """
+    joined: dict[str, list[str]] = {}
+    for name, value in zip(items[::2], items[1::2], strict=True):
+        if name in joined and not name.startswith("HTTP_"):
+            raise MalformedRequest(f"the variable {name[:80]!r} is there twice", code="repeated-name")
+        joined.setdefault(name, []).append(value)
+    return {name: ("; " if name == "HTTP_COOKIE" else ", ").join(values) for name, values in joined.items()}
+
+
+def _refuse_line_breaks(variables: dict[str, str]) -> None:
+    """No header has one; a path may (`%0A` is legal)."""
+    for name, value in variables.items():
+        if name.startswith("HTTP_") and ("\n" in value or "\r" in value):
+            raise MalformedRequest(f"the value of {name[:80]!r} holds a line break", code="line-break-in-header")
+
+
+def _judge_names(variables: dict[str, str]) -> None:
+    """Look at each name that is not familiar: keep it, take its variable out, or refuse the request."""
+    for name in [name for name in variables if name not in _FAMILIAR]:
+        if name.startswith("HTTP_"):
+            if name.upper() in _WITHHELD or not _NAME.match(name):
+                del variables[name]
+        elif not _NAME.match(name):
+            raise MalformedRequest(f"the variable name {name[:80]!r} is not allowed", code="bad-name")
+        elif name.startswith(_RESERVED):
+            raise MalformedRequest(f"the variable name {name[:80]!r} is reserved", code="reserved-name")
 
 
 def _content_length(value: str, limits: Limits) -> int:
@@ -169,35 +199,6 @@ def _refuse_scgi(variables: dict[str, str], require_scgi: bool) -> None:
         raise MalformedRequest(f"SCGI: expected '1', found {variables['SCGI'][:40]!r}", code="scgi-not-1")
     if require_scgi:
         raise MalformedRequest("the variable SCGI is missing", code="scgi-missing")
-
-
-def _look_closer(names: list[str], values: list[str]) -> dict[str, str]:
-    """Every name and value by itself: drop, join or refuse.
-
-    Repeated HTTP_* are joined as RFC 9110 5.3 has it, cookies as RFC 6265 has it: nginx before 1.23 sends them
-    apart. Any other repetition is refused: which one counts would be a guess.
-    """
-    variables: dict[str, str] = {}
-    for name, value in zip(names, values, strict=True):
-        header = name.startswith("HTTP_")
-        if name not in _FAMILIAR:
-            if not _NAME.match(name):
-                if header:
-                    continue
-                raise MalformedRequest(f"the variable name {name[:80]!r} is not allowed", code="bad-name")
-            if name in _WITHHELD:
-                continue
-            if name.startswith(("wsgi.", "scgi.")):
-                raise MalformedRequest(f"the variable name {name[:80]!r} is reserved", code="reserved-name")
-        if header and ("\n" in value or "\r" in value):
-            raise MalformedRequest(f"the value of {name[:80]} holds a line break", code="line-break-in-header")
-        if name not in variables:
-            variables[name] = value
-        elif header:
-            variables[name] += ("; " if name == "HTTP_COOKIE" else ", ") + value
-        else:
-            raise MalformedRequest(f"the variable {name[:80]} is there twice", code="repeated-name")
-    return variables
 
 
 class RequestReader:
@@ -243,22 +244,27 @@ class RequestReader:
 def build_head(variables: Iterable[tuple[str, str]], content_length: int) -> bytes:
     """The head's bytes: CONTENT_LENGTH first, SCGI second, then `variables` in their order.
 
-    Raises `MisuseError` for what no server should accept: a name or value with NUL, an empty name, text beyond
-    Latin-1, a repeated name, or one of the two that are set here.
+    Raises `MisuseError` for what `parse_head` would refuse, drop or join: what is built is what arrives. (Names that
+    are kept from applications may be sent: that is the receiver's affair.)
     """
+    if content_length < 0:
+        raise MisuseError(f"expected the body's length, found {content_length}", code="bad-content-length")
     items = ["CONTENT_LENGTH", str(content_length), "SCGI", "1"]
     seen = {"CONTENT_LENGTH", "SCGI"}
     for name, value in variables:
         if name in seen:
             raise MisuseError(f"the variable {name} is there twice", code="repeated-name")
-        if not name or "\0" in name or "\0" in value:
-            raise MisuseError(f"the variable {name!r} is empty-named or holds NUL", code="bad-name")
+        if not _NAME.match(name) or name.startswith(_RESERVED):
+            raise MisuseError(f"the variable name {name[:80]!r} is not allowed", code="bad-name")
+        if "\0" in value or (name.startswith("HTTP_") and ("\n" in value or "\r" in value)):
+            raise MisuseError(f"the value of {name} holds NUL or a line break: {value[:80]!r}", code="bad-value")
         seen.add(name)
         items += (name, value)
     try:
         block = ("\0".join(items) + "\0").encode("latin-1")
     except UnicodeEncodeError as error:
         raise MisuseError(
-            f"variables are Latin-1 text (bytes), found {error.object[error.start : error.end]!r}", code="not-latin-1"
+            f"variables are Latin-1 text (bytes), found {error.object[error.start : error.end][:80]!r}",
+            code="not-latin-1",
         ) from None
     return b"%d:%b," % (len(block), block)

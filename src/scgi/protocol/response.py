@@ -149,6 +149,7 @@ class ResponseHead(NamedTuple):
 
 
 _BLANK: Final = re.compile(rb"\r?\n\r?\n")
+_BLANK_FIRST: Final = re.compile(rb"\r?\n")
 _NPH: Final = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?: +(.*))?\Z")
 _PARSED_STATUS: Final = re.compile(r"([1-9][0-9]{2})(?:[ \t]+(.*))?\Z")
 
@@ -157,30 +158,32 @@ def parse_head(data: bytes, limit: int = 65536) -> ResponseHead | None:
     """Parse a CGI response head: lines end with CRLF or LF, a blank line ends it, a status line of HTTP is taken too.
 
     Returns None when more is needed. Raises `MalformedResponse` for what cannot be a head: more than `limit` bytes,
-    NUL or a bare CR, a line without a colon, a name that is not a token, a status that is not three digits.
+    NUL or a bare CR, a line without a colon, a name that is not a token, a status that is not three digits. What it
+    says never depends on how much of the body is there already.
     """
-    match = _BLANK.search(data, 0, limit + 4)
+    if _BLANK_FIRST.match(data):
+        _malformed("the response begins with a blank line: there is no head", "no-head")
+    match = _BLANK.search(data, 0, limit)
     if match is None:
-        if len(data) > limit:
+        if len(data) >= limit:
             _malformed(f"no end of the head within {limit} bytes", "head-too-large")
-        if data[:1] in (b"\n", b"\r"):
-            _malformed("the response begins with a blank line: there is no head", "no-head")
         if 0 in data:
             _malformed("NUL in the head", "control-in-header")
         return None
     status, reason, headers = 0, "", []
-    lines = data[: match.start()].decode("latin-1").split("\n")
-    for number, line in enumerate(lines):
+    for number, line in enumerate(data[: match.start()].decode("latin-1").split("\n")):
         text = line.removesuffix("\r")
+        if _CONTROL.search(text):
+            _malformed(f"control character in {text[:80]!r}", "control-in-header")
         if number == 0 and (nph := _NPH.match(text)):
             status, reason = int(nph[1]), nph[2] or ""
             continue
         name, colon, value = text.partition(":")
         value = value.strip(" \t")
-        if not colon or not _TOKEN.match(name):
-            _malformed(f"expected 'Name: value', found {text[:80]!r}", "no-colon" if not colon else "bad-name")
-        if _CONTROL.search(value):
-            _malformed(f"control character in the value of {name[:80]}", "control-in-header")
+        if not colon:
+            _malformed(f"expected 'Name: value', found {text[:80]!r}", "no-colon")
+        if not _TOKEN.match(name):
+            _malformed(f"expected a header's name, found {name[:80]!r}", "bad-name")
         if name.lower() != "status":
             headers.append((name, value))
         elif given := _PARSED_STATUS.match(value):
@@ -200,6 +203,6 @@ def _malformed(sentence: str, code: str) -> NoReturn:
 def error_page(status: int, sentence: str = "") -> bytes:
     """A whole small answer in plain text, for errors that the application has no part in."""
     reason = REASONS[status]
-    body = f"{status} {reason}\n{sentence and sentence + chr(10)}".encode("latin-1", "replace")
+    body = f"{status} {reason}\n{sentence and sentence + chr(10)}".encode()
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     return build_head(f"{status} {reason}", headers, len(body)).data + body
