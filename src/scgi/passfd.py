@@ -17,10 +17,10 @@ def socketpair(family: int = socket.AF_UNIX, type: int = socket.SOCK_STREAM, pro
     return one.detach(), other.detach()
 
 
-def sendfd(sockfd: int, fd: int) -> int:
-    """Send the descriptor `fd` over the unix socket `sockfd`, with one byte; returns the bytes sent. OSError if not."""
+def sendfd(sockfd: int, fd: int) -> None:
+    """Send the descriptor `fd` over the unix socket `sockfd`, with one byte. Raises OSError."""
     with socket.socket(fileno=os.dup(sockfd)) as sock:
-        return socket.send_fds(sock, [b"\0"], [fd])
+        socket.send_fds(sock, [b"\0"], [fd])
 
 
 def recvfd(sockfd: int) -> int:
@@ -29,4 +29,5 @@ def recvfd(sockfd: int) -> int:
         data, fds, _, _ = socket.recv_fds(sock, 1, 1)
     if not fds:
         raise OSError("no descriptor came: " + ("the byte was alone" if data else "end of file"))
+    os.set_inheritable(fds[0], False)
     return fds[0]

@@ -13,6 +13,8 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
+from typing import Final
 
 if __name__ == "__main__" and not __package__:
     # Run from its own folder, that folder is first on the path: our own module names must not hide others.
@@ -27,25 +29,29 @@ from scgi.net.address import Address
 from scgi.net.listen import Listener, adopt, inherited_listeners, open_listener
 from scgi.supervisor.policy import PoolPolicy
 from scgi.supervisor.pool import Pool, PoolPlan
+from scgi.util import log, ns_read_size, ns_reads, parse_env, read_env
 from scgi.workers.blocking import Adapter, WorkerPlan
 
-__all__ = ["SCGIHandler", "SCGIServer", "main"]
+# The reference kept those of `scgi.util` here before its version 2.
+__all__ = ["SCGIHandler", "SCGIServer", "log", "main", "ns_read_size", "ns_reads", "parse_env", "read_env"]
 
-log = logging.getLogger("scgi.server")
+# Methods of the reference's server that were its machinery: an override would silently do nothing here.
+_MACHINERY: Final = ("spawn_child", "delegate_request", "get_child", "reap_children", "do_stop", "do_restart")
 
 
 class SCGIServer:
     """Answers SCGI requests with objects of `handler_class`, one per child process, at most `max_children` of them.
 
-    Children are started when a request finds none free, and replaced when they end. `host` "" means every address of
-    this machine, as in the reference; the default is the loopback alone.
+    Children are started when a request finds none free, and replaced when they end. `handler_class` may be anything
+    that makes a `SCGIHandler` when it is called with a descriptor. `host` "" means every address of this machine, as
+    in the reference; the default is the loopback alone.
     """
 
     DEFAULT_PORT = 4000
 
     def __init__(
         self,
-        handler_class: type[SCGIHandler] = SCGIHandler,
+        handler_class: Callable[[int], SCGIHandler] = SCGIHandler,
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         max_children: int = 5,
@@ -59,39 +65,50 @@ class SCGIServer:
         """The reference's way to start a child; here the pool does it when one is needed."""
         raise ConfigError("SCGIServer.spawn_child() cannot be called or replaced: the pool starts children itself")
 
-    def serve(self) -> None:
-        """Listen, or take the sockets that systemd hands over, and serve until SIGTERM or SIGINT.
+    def get_listening_socket(self) -> socket.socket:
+        """The socket that `serve` listens on, unless systemd hands one over; override it for another kind.
 
         Raises `ListenError` (an OSError) if the address cannot be had.
         """
-        _log_to_stderr()
-        listeners = inherited_listeners()
-        self._run(listeners or [open_listener(Address("tcp", self.host or "0.0.0.0", self.port))])
+        return open_listener(Address("tcp", self.host or "0.0.0.0", self.port)).sock
+
+    def serve(self) -> None:
+        """Listen, or take the sockets that systemd hands over, and serve until SIGTERM or SIGINT."""
+        self._check()
+        self._run(inherited_listeners() or [adopt(self.get_listening_socket(), owned=True)])
 
     def serve_on_socket(self, s: socket.socket) -> None:
         """Serve on a socket that is bound already; it stays open and as it is for whoever else uses it."""
-        _log_to_stderr()
+        self._check()
         self._run([adopt(s, owned=False)])
 
-    def _run(self, listeners: list[Listener]) -> None:
-        handler_class = self.handler_class
-        refuse_unrunnable(handler_class)
-        if type(self).spawn_child is not SCGIServer.spawn_child:
-            raise ConfigError(
-                f"{type(self).__name__} overrides spawn_child(): here the pool starts children itself; "
-                "do what each child needs in the handler's __init__() instead"
-            )
+    def _check(self) -> None:
+        """What could not run as its author means it is refused before anything listens."""
+        refuse_unrunnable(self.handler_class)
+        for name in _MACHINERY:
+            if getattr(type(self), name, None) is not getattr(SCGIServer, name, None):
+                raise ConfigError(
+                    f"{type(self).__name__} overrides {name}(): here the pool starts and ends children itself; "
+                    "do what each child needs in the handler's __init__() instead"
+                )
         if self.max_children < 1:
             raise ConfigError(f"max_children: expected at least 1, got {self.max_children}")
 
-        def make_adapter(lifeline: int) -> Adapter:
-            return HandlerAdapter(handler_class(lifeline))
+    def _run(self, listeners: list[Listener]) -> None:
+        handler_class = self.handler_class
 
+        def make_adapter(lifeline: int) -> Adapter:
+            handler = handler_class(lifeline)
+            refuse_unrunnable(type(handler))
+            return HandlerAdapter(handler)
+
+        if not logging.getLogger("scgi").hasHandlers():  # the program has not set up logging for us
+            scgi_log.setup("info")
         plan = PoolPlan(WorkerPlan(make_adapter, require_scgi=False), PoolPolicy(0, self.max_children))
         for listener in listeners:
-            log.info(
+            logging.getLogger("scgi.server").info(
                 "serving %s on %s with up to %d children",
-                handler_class.__name__, listener.address, self.max_children,
+                getattr(handler_class, "__name__", handler_class), listener.address, self.max_children,
             )  # fmt: skip
             warn_of_exposure(listener)
         try:
@@ -100,13 +117,6 @@ class SCGIServer:
             for listener in listeners:
                 if listener.owned:
                     listener.close()
-
-
-def _log_to_stderr() -> None:
-    """The server's lines go to standard error, unless the program has set up logging for them."""
-    logger = logging.getLogger("scgi")
-    if not logger.hasHandlers():
-        scgi_log.setup("info")
 
 
 def main() -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-from scgi.apps.handler import SCGIHandler, read_env
+from scgi.apps.handler import SCGIHandler, parse_env, read_env
 from scgi.protocol.netstring import ns_read_size, ns_reads
-from scgi.protocol.request import parse_block
 
 __all__ = ["SCGIHandler", "log", "ns_read_size", "ns_reads", "parse_env", "read_env"]
 
@@ -18,8 +17,3 @@ __all__ = ["SCGIHandler", "log", "ns_read_size", "ns_reads", "parse_env", "read_
 def log(msg: str) -> None:
     """Write a line with the time to standard error, as the reference does."""
     sys.stderr.write(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {msg}\n")
-
-
-def parse_env(headers: bytes) -> dict[str, str]:
-    """The variables of a request's head, the netstring's inside. Raises `MalformedRequest` (a ValueError)."""
-    return parse_block(headers, require_scgi=False)[0]

@@ -2,7 +2,8 @@
 
 Programs written for any version of the reference `scgi` package run unchanged. What differs is on purpose:
 `output` takes str and bytes and is judged as a CGI response before it goes out, `input` ends where the body ends,
-and the environment of `produce_cgilike()` is the process's real one for as long as the request lasts.
+and the environment of `produce_cgilike()` is the process's real one for as long as the request lasts. The whole list
+is in docs/explanation/reference-differences.md.
 
 Imports `net`, `status`, `protocol`, `errors` and its neighbours.
 """
@@ -12,20 +13,30 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from scgi.apps.answer import Answer, Outcome
 from scgi.apps.connection import Connection
-from scgi.errors import MalformedResponse, MisuseError
-from scgi.net.stream import Buffer, Patience
+from scgi.apps.output import Output
+from scgi.errors import MalformedRequest, MisuseError, ProtocolError
+from scgi.net.stream import Patience
 from scgi.protocol.netstring import ns_reads
-from scgi.protocol.request import build_head, parse_block
-from scgi.protocol.response import parse_head
+from scgi.protocol.request import build_head
 from scgi.status.scoreboard import Slot
 
-OUTPUT_BUFFER = 65536  # bytes held back, so that an early exception is still a clean 500
+
+def parse_env(headers: bytes) -> dict[str, str]:
+    """Names and values, each ended by a NUL, as Latin-1 text. Raises `MalformedRequest` (a ValueError).
+
+    Only the form is judged: what a request may hold, the server has judged before a handler sees it.
+    """
+    items = headers.decode("latin-1").split("\0")
+    if items.pop() or len(items) % 2:
+        raise MalformedRequest("malformed headers: expected pairs of name and value, each ended by NUL")
+    return dict(zip(items[::2], items[1::2], strict=True))
 
 
 def read_env(input: Any) -> dict[str, str]:
@@ -33,7 +44,7 @@ def read_env(input: Any) -> dict[str, str]:
 
     Raises `MalformedRequest` (a ValueError) or `TruncatedRequest` (an OSError).
     """
-    return parse_block(ns_reads(input), require_scgi=False)[0]
+    return parse_env(ns_reads(input))
 
 
 class SCGIHandler:
@@ -59,9 +70,9 @@ class SCGIHandler:
         return read_env(input)
 
     def handle_connection(self, conn: Any) -> None:
-        """Answer one request on `conn`, a socket; closes it. Older programs override this one."""
+        """Answer one request on `conn`, a socket that holds just this request. Older programs override this one."""
         input = conn.makefile("rb")
-        output = conn.makefile("wb")
+        output = conn.response if isinstance(conn, Connection) else conn.makefile("wb")
         env = self.read_env(input)
         bodysize = int(env.get("CONTENT_LENGTH") or 0)
         try:
@@ -105,89 +116,59 @@ def cgi_variables(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _in_environment(value: str) -> str:
+    """The bytes that the web server sent, as `os.environ` spells them; text that a `read_env` made stays text."""
+    try:
+        return os.fsdecode(value.encode("latin-1"))
+    except UnicodeEncodeError:
+        return value
+
+
+class _Lent(io.TextIOWrapper):
+    """A text stream over a file that is somebody else's: it is given back as it is, neither flushed nor closed."""
+
+    lent = True
+
+    def flush(self) -> None:
+        if self.lent:
+            super().flush()
+
+    def give_back(self) -> None:
+        self.lent = False
+        with suppress(ValueError):  # the program has closed it
+            self.detach()
+
+
+_process_in_use = threading.Lock()
+
+
 @contextmanager
 def cgi_process(env: Mapping[str, str], input: Any, output: Any) -> Iterator[None]:
     """For one request this process looks like a CGI program's; afterwards, come what may, as it was."""
-    stdin, stdout, before = sys.stdin, sys.stdout, dict(os.environ)
-    text_in = io.TextIOWrapper(input, "utf-8", "surrogateescape", newline="\n")
-    text_out = io.TextIOWrapper(output, "utf-8", "surrogateescape", newline="\n", write_through=True)
+    if not _process_in_use.acquire(blocking=False):
+        raise MisuseError(
+            "produce_cgilike() changes the whole process and serves another request now: "
+            "it cannot be used together with threads",
+            code="cgilike-threads",
+        )
+    stdin, stdout, environ, before = sys.stdin, sys.stdout, os.environ, dict(os.environ)
+    text_in = _Lent(input, "utf-8", "surrogateescape", newline="\n")
+    text_out = _Lent(output, "utf-8", "surrogateescape", newline="\n", write_through=True)
     try:
         for name, value in cgi_variables(env).items():
-            os.environ[name] = os.fsdecode(value.encode("latin-1"))
+            os.environ[name] = _in_environment(value)
         sys.stdin, sys.stdout = text_in, text_out
         yield
     finally:
-        sys.stdin, sys.stdout = stdin, stdout
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
+        sys.stdin, sys.stdout, os.environ = stdin, stdout, environ
+        for name in environ.keys() - before.keys():
+            del environ[name]
         for name, value in before.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
-        for text in (text_in, text_out):
-            with suppress(ValueError):  # the program has closed it
-                text.detach()
-
-
-class Output(io.BufferedIOBase):
-    """What a handler writes its response to: headers, a blank line, the page; str (as UTF-8) and bytes.
-
-    The head is parsed as a CGI response and goes out as a judged one. 64 KiB are held back; `flush` sends at once.
-    """
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._held = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: str | Buffer) -> int:  # type: ignore[override]
-        if self.closed:
-            raise ValueError("write to a response that is closed")
-        self._held += data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-        if len(self._held) > OUTPUT_BUFFER:
-            self._push()
-        return len(data)
-
-    def writelines(self, lines: Iterable[str | Buffer]) -> None:  # type: ignore[override]
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Send what is here, once the head is complete."""
-        if not self.closed and self._held:
-            self._push()
-            if self._answer.started:
-                self._answer.flush_head()
-
-    def _push(self) -> None:
-        if not self._answer.started and not self._start():
-            return
-        held, self._held = self._held, bytearray()
-        self._answer.write(held)
-
-    def _start(self) -> bool:
-        head = parse_head(bytes(self._held[: OUTPUT_BUFFER + 8]), OUTPUT_BUFFER)
-        if head is None:
-            return False
-        self._answer.start(f"{head.status} {head.reason}", head.headers)
-        del self._held[: head.end]
-        return True
-
-    def finish(self) -> Outcome:
-        """Send the rest. Raises `MisuseError` or `MalformedResponse` for what is no CGI response."""
-        answer = self._answer
-        if not answer.started:
-            if not self._held:
-                raise MisuseError("the handler ended without writing a response", code="no-response")
-            if not self._start():
-                raise MalformedResponse(
-                    f"the handler's output has no blank line after its headers: {bytes(self._held[:80])!r}",
-                    code="no-head",
-                )
-            answer.set_length(len(self._held))
-        self._push()
-        return answer.finish()
+            if environ.get(name) != value:
+                environ[name] = value
+        text_in.give_back()
+        text_out.give_back()
+        _process_in_use.release()
 
 
 class HandlerAdapter:
@@ -197,40 +178,38 @@ class HandlerAdapter:
         self.handler = handler
         self.patience = patience or Patience()
         kind = type(handler)
-        self._whole_connection = (
+        self._takes_connection = (
             kind.handle_connection is not SCGIHandler.handle_connection or kind.read_env is not SCGIHandler.read_env
         )
 
     def __call__(self, slot: Slot, fd: int, variables: dict[str, str], length: int, body: BinaryIO) -> Outcome:
         answer = Answer(slot, fd, variables.get("REQUEST_METHOD") == "HEAD", self.patience)
-        if self._whole_connection:
-            return self._lend_connection(answer, variables, length, body)
         output = Output(answer)
         leaving = False
         try:
-            try:
+            if self._takes_connection:
+                self._lend_connection(fd, variables, length, body, output)
+            else:
                 self.handler.produce(variables, length, body, output)
-            except SystemExit:  # "bail out": answer, then let this child be replaced
-                leaving = True
-            outcome = output.finish()
-        except MalformedResponse as error:
-            outcome = answer.fail(MisuseError(str(error), code=error.code))
+        except SystemExit:  # "bail out": answer, then let this child be replaced
+            leaving = True
         except BaseException as error:
-            outcome = answer.fail(error)
+            output.release()
+            return answer.fail(error)
+        try:
+            outcome = output.finish()
+        except BaseException as error:
+            # What is wrong is what was written; a traceback would only show our own lines.
+            outcome = answer.fail(error.with_traceback(None) if isinstance(error, ProtocolError) else error)
+        finally:
+            output.release()
         return Outcome.LEAVE if leaving and outcome is Outcome.WHOLE else outcome
 
-    def _lend_connection(self, answer: Answer, variables: dict[str, str], length: int, body: BinaryIO) -> Outcome:
+    def _lend_connection(self, fd: int, variables: dict[str, str], length: int, body: BinaryIO, output: Output) -> None:
         """For programs that override `handle_connection`: the request, judged and clean, on a socket of its own."""
         head = build_head([item for item in variables.items() if item[0] not in ("CONTENT_LENGTH", "SCGI")], length)
-        connection = Connection(answer.fd, head, body)
-        outcome = Outcome.WHOLE
+        connection = Connection(fd, head, body, output)
         try:
             self.handler.handle_connection(connection)
-        except SystemExit:
-            outcome = Outcome.LEAVE
-        except BaseException as error:
-            answer.begun = connection.begun or connection.finished
-            outcome = answer.fail(error)
         finally:
-            connection.give_back(whole=outcome is not Outcome.BROKEN)
-        return outcome
+            connection.give_back()

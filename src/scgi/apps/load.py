@@ -8,13 +8,15 @@ Imports `errors` and its neighbours.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +27,7 @@ from scgi.errors import AppLoadError
 
 INTERFACES: Final = ("auto", "wsgi", "handler")
 _USUAL_NAMES: Final = ("application", "app")
-_FACTORY: Final = re.compile(r"([A-Za-z_][\w.]*)\(\)\Z")
+_ATTRIBUTE: Final = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +74,24 @@ def prepare_path(chdir: str, paths: Sequence[str], environ: Mapping[str, str]) -
         except OSError as error:
             raise AppLoadError(f"cannot change to the folder {chdir}: {error.strerror}") from None
     os.environ.update(environ)
-    for path in (*reversed(paths), str(Path.cwd())):
+    for path in (*map(os.path.abspath, reversed(paths)), os.getcwd()):
         if path in sys.path:
             sys.path.remove(path)
-        sys.path.insert(0, str(Path(path).absolute()))
+        sys.path.insert(0, path)
 
 
 def _import_module(name: str) -> ModuleType:
-    if "/" in name or not all(part.isidentifier() for part in name.split(".")):
+    if not all(part.isidentifier() for part in name.split(".")):
         raise AppLoadError(
             f"application: expected MODULE:ATTRIBUTE or a path to a .py file, got {name!r}"
-            + ("; a file's name must end in .py" if Path(name).exists() else "")
+            + ("; a file's name must end in .py" if os.path.exists(name) else "")
         )
     try:
         return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
     except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
+        if error.name and f"{name}.".startswith(f"{error.name}."):
             raise AppLoadError(
                 f"there is no module {error.name!r} in {Path.cwd()} or elsewhere on Python's path; "
                 "use --chdir or --pythonpath to say where it is"
@@ -98,38 +102,39 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_file(place: str) -> ModuleType:
-    path = Path(place).absolute()
-    if not path.is_file():
+    path = os.path.abspath(place)
+    if not os.path.isfile(path):
         raise AppLoadError(f"there is no file {path}")
-    folder = str(path.parent)
+    folder, stem = os.path.dirname(path), Path(path).stem
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    name = path.stem
+    name = stem
     if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
-        name = f"scgi_application_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
+        name = f"scgi_application_{re.sub(r'[^0-9A-Za-z_]', '_', stem)}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise AppLoadError(f"cannot load {path}")
+    assert spec is not None and spec.loader is not None  # it ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(name, None)
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise _raised(place, error) from None
     return module
 
 
-def _raised(place: str, error: BaseException) -> AppLoadError:
-    """The application's own exception at import: keep its traceback, from its first frame on."""
+def _raised(place: str, error: BaseException, what: str = "cannot be imported") -> AppLoadError:
+    """The application's own exception: keep its traceback, from its first frame on."""
     trace = error.__traceback__
     while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace))
     if isinstance(error, SystemExit):
-        sentence = f"{place} called sys.exit({error.code!r}) while it was being imported"
+        sentence = f"{place} {what}: it called sys.exit({error.code!r})"
     else:
-        sentence = f"{place} cannot be imported: {type(error).__name__}: {error}"
+        sentence = f"{place} {what}: {type(error).__name__}: {error}"
     return AppLoadError(sentence, traceback=text)
 
 
@@ -140,19 +145,22 @@ def _is_machinery(filename: str) -> bool:
 def _find(module: ModuleType, place: str, attribute: str) -> Any:
     if not attribute:
         return _find_usual(module, place)
-    factory = _FACTORY.match(attribute)
+    match = _ATTRIBUTE.match(attribute)
+    if match is None:
+        raise AppLoadError(f"application: expected ATTRIBUTE or FACTORY() after {place}:, got {attribute!r}")
     target: Any = module
-    for part in (factory[1] if factory else attribute).split("."):
-        try:
-            target = getattr(target, part)
-        except AttributeError:
-            raise AppLoadError(f"{place} has no {part!r}{_suggest(module)}") from None
-    if not factory:
-        return target
+    where = place
     try:
-        return target()
+        for part in match[1].split("."):
+            if not hasattr(target, part):
+                raise AppLoadError(f"{where} has no {part!r}{_instead(module, target, part)}")
+            target = getattr(target, part)
+            where = f"{where}.{part}"
+        return target() if match[2] else target
+    except (AppLoadError, KeyboardInterrupt):
+        raise
     except BaseException as error:
-        raise _raised(f"{place}:{attribute}", error) from None
+        raise _raised(f"{place}:{attribute}", error, "failed") from None
 
 
 def _find_usual(module: ModuleType, place: str) -> Any:
@@ -168,33 +176,70 @@ def _find_usual(module: ModuleType, place: str) -> Any:
         return own[0]
     raise AppLoadError(
         f"{place}: expected 'application', 'app' or one SCGIHandler subclass; "
-        f"name what to serve: {place}:ATTRIBUTE{_suggest(module)}"
+        f"name what to serve: {place}:ATTRIBUTE{_instead(module, module, '')}"
     )
 
 
-def _suggest(module: ModuleType) -> str:
-    own = sorted(
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
-    )
+def _instead(module: ModuleType, owner: Any, missing: str) -> str:
+    """What may have been meant by `missing`: a name like it, else what could be served at all."""
+    if module.__name__ in sys.stdlib_module_names:
+        return f": it is a module of Python itself ({module.__name__}); give your file's path, or rename it"
+    try:
+        names = {name: value for name, value in vars(owner).items() if not name.startswith("_")}
+    except TypeError:  # an object without a __dict__
+        return ""
+    if alike := difflib.get_close_matches(missing, names, 1):
+        return f"; did you mean {alike[0]!r}?"
+    own = sorted(name for name, value in names.items() if callable(value) and not _is_imported(value, module))
     return f" (it has: {', '.join(own[:8])})" if own else ""
+
+
+def _is_imported(value: Any, module: ModuleType) -> bool:
+    is_definition = inspect.isclass(value) or inspect.isroutine(value)
+    return is_definition and getattr(value, "__module__", None) != module.__name__
 
 
 def _interface(target: Any, asked: str, name: str) -> str:
     is_handler = isinstance(target, type) and issubclass(target, SCGIHandler)
-    if asked == "handler" and not is_handler:
-        raise AppLoadError(f"{name}: expected a subclass of SCGIHandler, found {_kind(target)}")
-    if asked == "wsgi" or not is_handler:
-        if not callable(target):
-            raise AppLoadError(f"{name}: expected a WSGI callable or a SCGIHandler subclass, found {_kind(target)}")
-        return "wsgi"
-    refuse_unrunnable(target)
-    return "handler"
+    if asked == "handler" or (is_handler and asked != "wsgi"):
+        if not isinstance(target, type):
+            raise AppLoadError(f"{name}: expected a subclass of SCGIHandler, found {_kind(target)}")
+        refuse_unrunnable(target)
+        return "handler"
+    if is_handler or not callable(target):
+        expected = "a WSGI callable" if asked == "wsgi" else "a WSGI callable or a SCGIHandler subclass"
+        hint = "; give the class, not an object of it" if isinstance(target, SCGIHandler) else ""
+        raise AppLoadError(f"{name}: expected {expected}, found {_kind(target)}{hint}")
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
+        raise AppLoadError(f"{name}: expected a WSGI callable, found {_kind(target)}, which is asynchronous (ASGI)")
+    if not _takes_a_request(target):
+        raise AppLoadError(
+            f"{name}: expected a WSGI callable, found {_kind(target)}, "
+            f"which cannot be called with (environ, start_response); if it makes the application, write {name}()"
+        )
+    return "wsgi"
 
 
-def refuse_unrunnable(handler: type[SCGIHandler], threads: int = 1) -> None:
-    """A handler class that the workers could not run as its author means it. Raises `AppLoadError`."""
+def _takes_a_request(target: Any) -> bool:
+    try:
+        inspect.signature(target).bind({}, None)
+    except TypeError:
+        return False
+    except ValueError:  # no signature to be had, as with some of C
+        pass
+    return True
+
+
+def refuse_unrunnable(handler: object, threads: int = 1) -> None:
+    """A handler class that the workers could not run as its author means it. Raises `AppLoadError`.
+
+    Of a callable that makes handlers nothing is known before it is called.
+    """
+    if not isinstance(handler, type) and callable(handler):
+        return
+    if not isinstance(handler, type) or not issubclass(handler, SCGIHandler):
+        hint = "; give the class itself" if isinstance(handler, SCGIHandler) else ""
+        raise AppLoadError(f"expected a subclass of SCGIHandler, found {_kind(handler)}{hint}")
     if handler.serve is not SCGIHandler.serve:
         raise AppLoadError(
             f"{handler.__name__} overrides serve(): here the server's workers accept requests themselves; "
@@ -208,5 +253,5 @@ def refuse_unrunnable(handler: type[SCGIHandler], threads: int = 1) -> None:
         )
 
 
-def _kind(target: Callable[..., Any] | Any) -> str:
+def _kind(target: Any) -> str:
     return f"the class {target.__name__}" if isinstance(target, type) else f"{type(target).__name__} {target!r}"[:120]
