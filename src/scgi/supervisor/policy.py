@@ -17,6 +17,11 @@ class PoolPolicy:
     idle_timeout: float = 30.0
 
 
+SOON = 0.002  # seconds after which a connection that still waits is worth a worker: most requests are over by then
+LATER = 0.008  # between looks at a pool that is busy but keeps up
+PATIENCE = 8  # looks in a row at which somebody waited although requests were being finished
+
+
 @dataclass(frozen=True, slots=True)
 class Census:
     """The pool at one moment."""
@@ -25,30 +30,48 @@ class Census:
     starting: int = 0
     idle: int = 0  # threads that wait for a request
     waiting: bool = False  # a connection is in a listener's queue
-    surplus: int = 0  # workers that nobody needed during the whole idle timeout
-    resting: bool = False  # new workers die at once: no more for a moment
+    stalled: bool = True  # no request was finished since the last look
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What one look leaves to the next."""
+
+    burst: int = 1  # workers to fork next time
+    streak: int = 0  # looks in a row at which somebody waited
+    rested: bool = False  # the last look found somebody idle
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, and how many workers to fork next time if it was not enough."""
+    """What to do now, and when to look again."""
 
     spawn: int = 0
-    retire: int = 0
-    burst: int = 1
+    pace: Pace = Pace()
+    look_in: float | None = None  # seconds; None: when something happens
+    watch: bool = False  # wake up when a connection comes
+    arm: bool = False  # wake up when nobody is idle
 
 
-def decide(policy: PoolPolicy, census: Census, burst: int = 1) -> Decision:
-    """Grow when everybody is busy and somebody waits, twice as many each time; shrink what was never needed."""
+def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
+    """Grow when everybody is busy and somebody waits: at once if nothing gets finished, after a while if it does.
+
+    Each time it was not enough, twice as many.
+    """
     missing = max(0, policy.minimum - census.workers)
-    if census.resting:
-        return Decision(burst=1)
-    if census.waiting and not census.idle and not census.starting:
-        room = policy.maximum - census.workers
-        spawn = max(missing, min(burst, room))
-        return Decision(spawn=spawn, burst=min(burst * 2, policy.maximum))
-    spare = max(0, census.workers - policy.minimum)
-    return Decision(spawn=missing, retire=min(census.surplus, spare), burst=1 if census.idle else burst)
+    room = policy.maximum - census.workers
+    if missing or census.starting:
+        return Decision(missing, pace, SOON)
+    if census.idle:
+        return Decision(pace=Pace(rested=True), arm=pace.rested, look_in=None if pace.rested else LATER)
+    if room <= 0:
+        return Decision()
+    if not census.waiting:
+        watch = census.stalled or not census.workers
+        return Decision(pace=Pace(), watch=watch, look_in=None if watch else LATER)
+    if census.stalled or pace.streak + 1 >= PATIENCE:
+        return Decision(min(pace.burst, room), Pace(burst=pace.burst * 2), SOON)
+    return Decision(pace=Pace(pace.burst, pace.streak + 1), look_in=SOON)
 
 
 class IdleRecord:

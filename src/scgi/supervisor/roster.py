@@ -1,0 +1,148 @@
+"""The workers that there are: forked into slots of the scoreboard, watched there, asked to end, reaped.
+
+What their coming and going means for the pool is the pool's business. Imports `workers`, `net`, `status`, `log`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scgi import log as scgi_log
+from scgi.net.listen import Listener
+from scgi.status.scoreboard import Scoreboard, Stage
+from scgi.supervisor.child import Child, describe_end, fork
+from scgi.workers.blocking import NUDGE, Worker, WorkerPlan
+
+log = logging.getLogger("scgi.pool")
+
+_BUSY = (Stage.READING, Stage.RUNNING, Stage.WRITING)
+_NUDGES = 3  # more than one: a signal that comes just before the system call is missed
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """The descriptors that tie workers and pool together, and those that workers must not keep."""
+
+    bell: int  # to write to: somebody is wanted
+    lifeline: int  # reads end of file when the pool is gone
+    foreign: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker that has ended: its wait status and what its threads were doing."""
+
+    child: Child
+    status: int
+    doing: str
+
+    def __str__(self) -> str:
+        return f"worker {self.child.pid} {describe_end(self.status)} {self.doing}"
+
+
+class Roster:
+    """All workers of a pool, by process id. `capacity` workers of `plan.threads` threads fit into the scoreboard."""
+
+    def __init__(self, plan: WorkerPlan, listeners: list[Listener], capacity: int) -> None:
+        self.plan = plan
+        self.listeners = listeners
+        self.board = Scoreboard(capacity * plan.threads)
+        self.children: dict[int, Child] = {}
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self.children.values()))
+
+    def __len__(self) -> int:
+        return len(self.children)
+
+    def serving(self) -> list[Child]:
+        """Those that are not on their way out."""
+        return [child for child in self.children.values() if not child.retiring]
+
+    def slots(self, child: Child) -> range:
+        return range(child.first_slot, child.first_slot + self.plan.threads)
+
+    def is_idle(self, child: Child) -> bool:
+        """Whether all its threads wait for a request."""
+        return set(self.board.stages()[child.first_slot : self.slots(child).stop]) == {Stage.IDLE}
+
+    def spawn(self, wiring: Wiring, now: float, replaces: Child | None = None) -> Child | None:
+        """Fork a worker; None if every slot is taken. OSError if fork fails."""
+        threads = self.plan.threads
+        taken = {child.first_slot for child in self.children.values()}
+        first = next((slot for slot in range(0, self.board.slots, threads) if slot not in taken), None)
+        if first is None:
+            return None
+        child = Child(0, now, first, replaces=replaces)
+        for slot in self.slots(child):
+            self.board.clear(slot)
+            self.board.mark(slot, Stage.STARTING)
+
+        def work() -> int:
+            signal.signal(signal.SIGUSR1, lambda signum, frame: scgi_log.reopen())
+            socks = [listener.sock for listener in self.listeners]
+            owned = [listener.owned for listener in self.listeners]
+            return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline).run()
+
+        child.pid = fork(work, wiring.foreign, wiring.lifeline)
+        self.children[child.pid] = child
+        return child
+
+    def newly_ready(self) -> list[Child]:
+        """Those that have come to wait for their first request since the last call."""
+        stages = self.board.stages()
+        found = []
+        for child in self.children.values():
+            if not child.ready and all(stages[slot] != Stage.STARTING for slot in self.slots(child)):
+                child.ready = True
+                found.append(child)
+        return found
+
+    def reap(self) -> list[Loss]:
+        """Take leave of those that have ended."""
+        losses = []
+        for child in self:
+            if (status := child.wait_status()) is not None:
+                del self.children[child.pid]
+                reports = [self.board.report(slot) for slot in self.slots(child)]
+                busy = [report.describe(child.pid) for report in reports if report.stage in _BUSY]
+                losses.append(Loss(child, status, "; ".join(busy) or "between requests"))
+                for slot in self.slots(child):
+                    self.board.clear(slot)
+        return losses
+
+    def retire(self, child: Child) -> None:
+        """Ask a worker to end after what it is doing."""
+        child.retiring = True
+        child.send(signal.SIGTERM)
+
+    def finished(self) -> int:
+        """How many requests these workers have finished so far."""
+        total = 0
+        for child in self.children.values():
+            for slot in self.slots(child):
+                report = self.board.glance(slot)
+                total += report.serial - (report.stage in (Stage.RUNNING, Stage.WRITING))
+        return total
+
+    def nudge_waiting(self) -> None:
+        """Whoever has been reading or writing since the last call waits for its peer: take it to the slow path."""
+        for child in self.children.values():
+            for slot in self.slots(child):
+                report = self.board.glance(slot)
+                if report.stage not in (Stage.READING, Stage.WRITING):
+                    child.nudged.pop(slot, None)
+                    continue
+                before = child.nudged.get(slot, (-1, -1, 0))
+                looks = before[2] + 1 if before[:2] == (report.serial, report.stage) else 0
+                child.nudged[slot] = (report.serial, report.stage, looks)
+                if 1 <= looks <= _NUDGES:
+                    child.send(NUDGE)
+
+    def longest_idle_first(self) -> list[Child]:
+        """Those that serve and have nothing to do."""
+        idle = [child for child in self.serving() if self.is_idle(child)]
+        return sorted(idle, key=lambda child: max(self.board.glance(slot).started for slot in self.slots(child)))
