@@ -165,11 +165,10 @@ class WsgiAdapter:
         try:
             result = self.application(variables, answer.start_response)
             if type(result) is list and len(result) == 1 and type(block := result[0]) is bytes:
-                answer.set_length(len(block))
-                answer.write(block)
+                outcome = answer.send_whole(block)
             else:
                 answer.send(result)
-            outcome = answer.finish()
+                outcome = answer.finish()
         except BaseException as error:
             outcome = answer.fail(error)
         finally:

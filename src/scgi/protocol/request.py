@@ -42,6 +42,8 @@ class Head(NamedTuple):
     end: int
 
 
+_new: Final = tuple.__new__  # a NamedTuple's own __new__ is Python code and costs three times as much
+
 # The length's own digits: a number this long is beyond any limit, whatever follows.
 _MAX_LENGTH_DIGITS: Final = 20
 _LENGTH_SO_FAR: Final = re.compile(rb"(?:0|[1-9][0-9]{0,%d})?" % (_MAX_LENGTH_DIGITS - 1))
@@ -95,7 +97,7 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
             f"expected ',' after a head of {size} bytes, found {data[comma : comma + 1]!r}", code="no-comma"
         )
     variables, length = parse_block(data[start:comma], limits, require_scgi)
-    return Head(variables, length, comma + 1)
+    return _new(Head, (variables, length, comma + 1))
 
 
 def _check_start(data: bytes) -> None:
@@ -139,9 +141,10 @@ def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: boo
         _refuse_line_breaks(variables)
     if not _FAMILIAR.issuperset(variables):
         _judge_names(variables)
-    length = _content_length(items[1], limits)
-    if items[1] == "":
-        variables["CONTENT_LENGTH"] = "0"
+    length = 0
+    if items[1] != "0":
+        length = _content_length(items[1], limits)
+        variables["CONTENT_LENGTH"] = items[1] or "0"
     if variables.get("SCGI") != "1":
         _refuse_scgi(variables, require_scgi)
     return variables, length

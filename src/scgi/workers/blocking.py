@@ -46,6 +46,7 @@ from scgi.status.scoreboard import (
 
 log = logging.getLogger("scgi.worker")
 
+Accept = Callable[[], tuple[int, Any]]
 Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 READ_SIZE: Final = 65536
@@ -143,11 +144,11 @@ class Worker:
         record = record_offset(index - STAGES)
         head_start = record + RECORD.size
         last_stage = STAGES + self.board.slots
-        accept = self._accept_any if self._epoll is not None else self.listeners[0]._accept  # type: ignore[attr-defined]
+        accept = self._first_accept()
         limits = plan.limits
         require_scgi = plan.require_scgi
         access = plan.access
-        read, close, pack, now = os.read, os.close, RECORD.pack_into, time.monotonic
+        read, close, pack, now, empty = os.read, os.close, RECORD.pack_into, time.monotonic, io.BytesIO
         find = board.find
         IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
 
@@ -155,14 +156,10 @@ class Worker:
             board[index] = IDLE
             try:
                 fd, _ = accept()
-            except BlockingIOError:  # only a draining listener is non-blocking
-                accept = self._accept_rest
-                continue
             except OSError as error:
-                if board[DRAINING] and not self.leaving and accept != self._accept_rest:
-                    accept = self._accept_rest
-                elif self._accept_failed(error):
+                if (other := self._other_accept(accept, error)) is None:
                     break
+                accept = other
                 continue
             board[index] = READING
             slot.fd = fd
@@ -180,21 +177,22 @@ class Worker:
                 slot.fd = -1
                 continue
             variables, length, end = head
-            if len(data) == end + length:
-                body: Any = io.BytesIO(data[end:]) if length else io.BytesIO()
+            size = len(data)
+            if size == end + length:
+                body: Any = empty(data[end:]) if length else empty()
                 whole = True
             else:
                 body, whole = self._longer_body(slot, fd, data, end, length)
 
             slot.serial = serial = slot.serial + 1
-            started = now()
-            if end > HEAD_ROOM:
-                data = data[:HEAD_ROOM]
-                end = HEAD_ROOM
-            pack(board, record, serial, started, end)
-            board[head_start : head_start + end] = data[:end]
             slot.variables = variables
             slot.sent = 0
+            started = now()
+            if size > HEAD_ROOM:
+                data = data[:HEAD_ROOM]
+                size = HEAD_ROOM
+            pack(board, record, serial, started, size)
+            board[head_start : head_start + size] = data
             board[index] = RUNNING
             outcome = adapter(slot, fd, variables, length, body)
             slot.fd = -1
@@ -301,6 +299,29 @@ class Worker:
 
     # Accepting, when it is not one listener and plain sailing.
 
+    def _first_accept(self) -> Accept:
+        if self._epoll is not None:
+            return self._accept_any
+        accept: Accept = self.listeners[0]._accept  # type: ignore[attr-defined]
+        return accept
+
+    def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
+        """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
+        number = error.errno
+        if self.leaving or accept == self._accept_rest:
+            return None if self.leaving or number == errno.EINVAL else accept
+        if self.board.memory[DRAINING]:
+            return self._accept_rest
+        if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
+            self.listeners[0].setblocking(True)
+        elif number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            log.error("cannot accept a connection: %s; trying again in a second", error.strerror)
+            time.sleep(1.0)
+        elif number in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
+            log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
+            return None
+        return accept
+
     def _accept_any(self) -> tuple[int, Any]:
         """Wait on several listeners and take from one that is ready."""
         assert self._epoll is not None
@@ -339,18 +360,6 @@ class Worker:
                         own.remove(listener)
                         break
         raise OSError(errno.EINVAL, "the queue is empty")
-
-    def _accept_failed(self, error: OSError) -> bool:
-        """Whether the loop ends: yes for our own stop signs, no for what passes."""
-        if error.errno in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM):
-            return False
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-            log.error("cannot accept a connection: %s; trying again in a second", error.strerror)
-            time.sleep(1.0)
-            return self.leaving
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
-            log.error("cannot accept a connection: %s; this worker ends", error.strerror)
-        return True
 
 
 def _watch(listeners: list[socket.socket]) -> select.epoll:
