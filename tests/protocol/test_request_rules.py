@@ -53,8 +53,7 @@ def test_what_is_kept_dropped_or_joined(case: str) -> None:
     given, expected = KEPT[case]
     data = request(*given)
     found = verdict(data)
-    usual = {name: value for name, value in (FIRST, SCGI, *USUAL)}
-    assert dict(found.variables) == usual | expected
+    assert dict(found.variables) == dict((FIRST, SCGI, *USUAL)) | expected
     with_tail(found, data)
 
 
