@@ -362,10 +362,32 @@ class Worker:
         raise OSError(errno.EINVAL, "the queue is empty")
 
 
-def _watch(listeners: list[socket.socket]) -> select.epoll:
-    """An epoll over several listeners that wakes one waiter per connection."""
-    epoll = select.epoll()
+class _Poll:
+    """For systems without epoll: the same three methods. A dead socket over its pipe wakes it, as over an epoll."""
+
+    def __init__(self) -> None:
+        self._wake = os.pipe()[0]
+        self._poller = select.poll()
+        self._poller.register(self._wake, select.POLLIN)
+        self.unregister = self._poller.unregister
+
+    def register(self, fd: int, _: int) -> None:
+        self._poller.register(fd, select.POLLIN)
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def poll(self) -> list[tuple[int, int]]:
+        ready = self._poller.poll()
+        if any(fd == self._wake for fd, _ in ready):
+            raise OSError(errno.EINVAL, "woken")
+        return ready
+
+
+def _watch(listeners: list[socket.socket]) -> select.epoll | _Poll:
+    """Something to wait on for several listeners; where the system can, it wakes one waiter per connection."""
+    watch = select.epoll() if hasattr(select, "epoll") else _Poll()
     for listener in listeners:
         listener.setblocking(False)
-        epoll.register(listener.fileno(), select.EPOLLIN | getattr(select, "EPOLLEXCLUSIVE", 0))
-    return epoll
+        watch.register(listener.fileno(), getattr(select, "EPOLLIN", 0) | getattr(select, "EPOLLEXCLUSIVE", 0))
+    return watch
