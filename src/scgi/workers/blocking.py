@@ -51,6 +51,7 @@ Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 READ_SIZE: Final = 65536
 NO_VARIABLES: Final[dict[str, Any]] = {}
+_SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
 _DRAIN_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
 
 
@@ -341,24 +342,24 @@ class Worker:
 
     def _accept_rest(self) -> tuple[int, Any]:
         """Draining: take what is queued on our own listeners; OSError EINVAL once they have been quiet for a while."""
-        own = [listener for listener, owned in zip(self.listeners, self._owned, strict=True) if owned]
+        own = {
+            listener.fileno(): listener for listener, owned in zip(self.listeners, self._owned, strict=True) if owned
+        }
         poller = select.poll()
-        for listener in own:
-            poller.register(listener, select.POLLIN)
-        while own and not self.leaving and (ready := {fd for fd, _ in poller.poll(int(_DRAIN_QUIET * 1000))}):
-            for listener in own:
-                if listener.fileno() in ready:
-                    try:
-                        accepted: tuple[int, Any] = listener._accept()  # type: ignore[attr-defined]
-                        return accepted
-                    except BlockingIOError:
-                        continue
-                    except OSError as error:
-                        if error.errno != errno.EINVAL:
-                            raise
-                        poller.unregister(listener)
-                        own.remove(listener)
-                        break
+        for fd in own:
+            poller.register(fd, select.POLLIN | _SHUT)
+        while own and not self.leaving and (ready := poller.poll(int(_DRAIN_QUIET * 1000))):
+            for fd, event in ready:
+                try:
+                    accepted: tuple[int, Any] = own[fd]._accept()  # type: ignore[attr-defined]
+                    return accepted
+                except OSError as error:
+                    empty = event & _SHUT if isinstance(error, BlockingIOError) else error.errno == errno.EINVAL
+                    if empty:  # shut down, and nothing is left in it
+                        poller.unregister(fd)
+                        del own[fd]
+                    elif not isinstance(error, BlockingIOError):
+                        raise
         raise OSError(errno.EINVAL, "the queue is empty")
 
 
