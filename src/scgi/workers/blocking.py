@@ -309,15 +309,17 @@ class Worker:
     def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
         """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
         number = error.errno
-        if self.leaving or accept == self._accept_rest:
-            return None if self.leaving or number == errno.EINVAL else accept
-        if self.board.memory[DRAINING]:
-            return self._accept_rest
-        if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
-            self.listeners[0].setblocking(True)
-        elif number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        if self.leaving:
+            return None
+        if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             log.error("cannot accept a connection: %s; trying again in a second", error.strerror)
             time.sleep(1.0)
+        elif accept == self._accept_rest:
+            return None if number == errno.EINVAL else accept
+        elif self.board.memory[DRAINING]:
+            return self._accept_rest
+        elif isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
+            self.listeners[0].setblocking(True)
         elif number in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
             log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
             return None
