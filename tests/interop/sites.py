@@ -70,7 +70,7 @@ class Site:
 
 
 @contextmanager
-def open_site(where: str, *options: str, extra: str = "") -> Iterator[Site]:
+def open_site(where: str, *options: str, extra: str = "", upload_limit: str = "100m") -> Iterator[Site]:
     front, _, place = where.partition("-")
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
@@ -83,6 +83,7 @@ def open_site(where: str, *options: str, extra: str = "") -> Iterator[Site]:
         config = documented(front, place, address)
         if front == "lighttpd":  # these are in the tests' own part, and may not be there twice
             config = re.sub(r"(?m)^server\..*\n", "", config)
+        config = config.replace("100m", upload_limit)
         web = stack.enter_context(FRONTS[front](config=config, extra=extra))
         yield Site(front, place, server, web, folder / "facts")
         assert server.stop() == 0
