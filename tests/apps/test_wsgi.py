@@ -309,6 +309,11 @@ def test_a_result_that_is_no_iterable_of_bytes_is_named(shop: Shop, kind: str, s
     shop.logged(re.escape(sentence))
 
 
+def test_the_write_callable_takes_bytes_only(shop: Shop) -> None:
+    assert shop.ask("/write_text").status == 500
+    assert shop.ask("/one").status == 200
+
+
 # --- start_response --------------------------------------------------------------------------------
 
 
@@ -459,6 +464,13 @@ def test_a_cut_body_raises_and_never_looks_complete(shop: Shop, fact: str) -> No
         assert answer.startswith(b"Status: 400 Bad Request\r\n")
         received = 100_000 - missing
         assert f"TruncatedBody: the request body ended after {received} of 100000 bytes" in shop.fact(fact)
+
+
+def test_a_body_that_stalls_is_a_408(shop: Shop, scgi_serve: Any, fact: str) -> None:
+    server = scgi_serve(APP, f"--env=FACTS={shop.facts}", "--body-timeout=0.3")
+    data = build_request({}, b"x" * 100, method="POST", path="/cut_body", query=fact)
+    assert raw_exchange(server.address, data[:-1]).startswith(b"Status: 408 Request Timeout\r\n")
+    assert shop.fact(fact) == "BodyTimeout: the request body stalled after 99 of 100 bytes"
 
 
 def test_an_answer_survives_a_body_that_nobody_reads(shop: Shop) -> None:

@@ -148,6 +148,12 @@ def write(environ: dict[str, Any], start_response: Any) -> Any:
 
 
 @page
+def write_text(environ: dict[str, Any], start_response: Any) -> Any:
+    start_response("200 OK", TEXT)("text")
+    return []
+
+
+@page
 def length(environ: dict[str, Any], start_response: Any) -> Any:
     """?declared,block,block…: the sizes."""
     declared, *sizes = map(int, environ["QUERY_STRING"].split(","))

@@ -6,7 +6,7 @@ import http.client
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,12 @@ class Site:
         return self.server.children()
 
 
+def open_front(front: str, config: str, extra: str = "") -> AbstractContextManager[Front]:
+    if front == "lighttpd":  # these are in the tests' own part, and may not be there twice
+        config = re.sub(r"(?m)^server\..*\n", "", config)
+    return FRONTS[front](config=config, extra=extra)
+
+
 @contextmanager
 def open_site(where: str, *options: str, extra: str = "", upload_limit: str = "100m") -> Iterator[Site]:
     front, _, place = where.partition("-")
@@ -81,10 +87,7 @@ def open_site(where: str, *options: str, extra: str = "", upload_limit: str = "1
         stack.callback(lambda: print(f"--- log of the SCGI server ---\n{server.log()}"))
         stack.callback(server.kill)
         config = documented(front, place, address)
-        if front == "lighttpd":  # these are in the tests' own part, and may not be there twice
-            config = re.sub(r"(?m)^server\..*\n", "", config)
-        config = config.replace("100m", upload_limit)
-        web = stack.enter_context(FRONTS[front](config=config, extra=extra))
+        web = stack.enter_context(open_front(front, config.replace("100m", upload_limit), extra))
         yield Site(front, place, server, web, folder / "facts")
         assert server.stop() == 0
         server.assert_nothing_left()

@@ -16,10 +16,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from interop.sites import PLACES, Site, documented, open_site
-from support import require_program, wait_until
+from interop.sites import HOW_TO, PAGES, PLACES, Site, documented, open_front, open_site
+from support import free_port, require_program, wait_until
 
 BODY = bytes(range(256)) * 400
 
@@ -196,3 +197,41 @@ def test_lighttpd_accepts_the_documented_configuration_whole(where: str, tmp_pat
     (tmp_path / "conf").write_text(f'server.document-root = "{tmp_path}"\nserver.port = 80\n{text}')
     command = [require_program("lighttpd"), "-tt", "-f", str(tmp_path / "conf")]
     subprocess.run(command, check=True, timeout=20)
+
+
+MOUNTED_BY_NOBODY = """
+location / {{
+  include scgi_params;
+  scgi_pass {to};
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "target", "split"),
+    [
+        ([], "/environ/a%20b", ("", "/environ/a b")),
+        (["--mount=/shop"], "/shop/environ/a%20b", ("/shop", "/environ/a b")),
+        (["--mount=/shop"], "/shop", ("/shop", "")),
+    ],
+)
+def test_the_path_is_split_where_nginx_sends_neither_half(
+    scgi_serve: Any, nginx: Any, tmp_path: Path, options: list[str], target: str, split: tuple[str, str]
+) -> None:
+    server = scgi_serve(PAGES, f"--env=FACTS={tmp_path}", *options)
+    web = nginx(config=MOUNTED_BY_NOBODY.format(to=server.address))
+    seen = httpx.get(web.url + target).json()
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == split
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_without_a_server_the_web_server_says_what_the_documentation_says(place: str, short_tmp: Path) -> None:
+    front, _, kind = place.partition("-")
+    address = f"unix:{short_tmp}/s" if kind == "unix-root" else f"127.0.0.1:{free_port()}"
+    reason = "No such file or directory" if kind == "unix-root" else "Connection refused"
+    with open_front(front, documented(front, kind, address)) as web:
+        status = httpx.get(web.url + "/shop/").status_code
+        wait_until(lambda: reason in web.log(), what="the reason in its log")
+    assert status == (502 if front == "nginx" else 503)
+    page = (HOW_TO / f"{front}.md").read_text()
+    assert re.search(rf"\| {status} \|.*{reason}.* \| the server does not run", page)
