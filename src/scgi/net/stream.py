@@ -79,7 +79,7 @@ def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.
             if not _await(fd, select.POLLOUT, patience):
                 raise PeerGone(f"the peer took nothing for {patience:g} s") from None
             continue
-        except ConnectionError as error:
+        except (ConnectionError, TimeoutError) as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
         if not sent:
             break
@@ -170,15 +170,13 @@ def leave(fd: int, patience: Patience) -> None:
 
     A plain close with unread bytes resets the connection: Apache then turns a correct 413 into a 500.
     """
-    with contextlib.suppress(OSError):
+    with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
         end = time.monotonic() + patience.linger_total
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            sock.shutdown(socket.SHUT_WR)
         while (left := end - time.monotonic()) > 0 and _await(fd, select.POLLIN, min(left, patience.linger)):
             with contextlib.suppress(BlockingIOError):
                 if not os.read(fd, 1 << 18):
                     break
-    os.close(fd)
 
 
 def reset(fd: int) -> None:
