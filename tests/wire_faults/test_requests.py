@@ -119,7 +119,7 @@ def test_a_connection_without_a_byte_is_normal(server: Server) -> None:
             peer.shutdown(socket.SHUT_WR)
             assert peer.recv(1) == b""
     server.assert_same_worker()
-    assert log() == ""
+    assert not [line for line in log().splitlines() if "WARNING" in line or "ERROR" in line]
 
 
 # Time
