@@ -4,13 +4,14 @@
 
     byte 0      armed: the pool wants to hear when nobody is idle
     byte 1      draining: take what is queued, then leave
+    byte 8      when a worker last said that it cannot accept (a double, monotonic seconds)
     64 ...      one stage byte per slot, side by side, so that "is anybody idle?" is one search
-    4096 ...    one record per slot: serial, start of the request, length of its head, the head's first bytes
+    16384 ...   one record per slot: serial, start of the request, length of its head, the head's first bytes
 
 A record keeps the request's raw head, so that whoever finds a dead worker can say what it was doing, at the price of
 one copy per request and no formatting. All of it can be written by applications too: readers trust nothing.
 
-Imports nothing but `protocol`, to read a head.
+Imports `errors`, and `protocol` to read a head.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from scgi.errors import ProtocolError
+from scgi.errors import ConfigError, ProtocolError
 from scgi.protocol.request import parse_head
 
 
@@ -37,14 +38,17 @@ class Stage(IntEnum):
     RUNNING = 3
     WRITING = 4
     STARTING = 5
+    RESTING = 6  # it cannot accept for now: no descriptor is left
 
 
 ARMED: Final = 0
 DRAINING: Final = 1
+COMPLAINED: Final = 8
 STAGES: Final = 64
 IDLE_BYTE: Final = bytes([Stage.IDLE])
+COMPLAINT: Final = struct.Struct("=d")
 RECORD: Final = struct.Struct("=QdQ")  # serial, monotonic seconds, bytes of the head that follow
-_RECORDS_START: Final = 4096
+_RECORDS_START: Final = 16384
 _RECORD_SIZE: Final = 4096
 HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size
 MAX_SLOTS: Final = _RECORDS_START - STAGES
@@ -81,13 +85,11 @@ class Scoreboard:
 
     def __init__(self, slots: int) -> None:
         if slots > MAX_SLOTS:
-            raise ValueError(f"at most {MAX_SLOTS} worker threads, asked for {slots}")
+            raise ConfigError(
+                f"twice the workers times their threads: expected at most {MAX_SLOTS}, got {slots}; set fewer"
+            )
         self.slots = slots
         self.memory = mmap.mmap(-1, _RECORDS_START + slots * _RECORD_SIZE)
-
-    def idle(self) -> int:
-        """How many slots wait for a request."""
-        return self.memory[STAGES : STAGES + self.slots].count(IDLE_BYTE)
 
     def stages(self) -> bytes:
         """All stage bytes at this moment."""
@@ -101,6 +103,14 @@ class Scoreboard:
         offset = record_offset(slot)
         self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
         self.memory[STAGES + slot] = Stage.FREE
+
+    def may_complain(self, now: float) -> bool:
+        """Whether no worker has complained in the last second; if so, this counts as one."""
+        before = COMPLAINT.unpack_from(self.memory, COMPLAINED)[0]
+        if 0 <= now - before < 1.0:
+            return False
+        COMPLAINT.pack_into(self.memory, COMPLAINED, now)
+        return True
 
     def glance(self, slot: int) -> Report:
         """A report without the request's text, for those who only count."""

@@ -1,6 +1,6 @@
 """Forking: one ceremony for every child process, and the words for how one ended.
 
-Imports `log` and the standard library.
+Imports `log` alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from scgi import log as scgi_log
+
 log = logging.getLogger("scgi.pool")
 
+FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
 _PR_SET_PDEATHSIG: Final = 1
 _HANDLED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
@@ -28,13 +31,14 @@ _HANDLED: Final = (
 
 @dataclass(slots=True)
 class Child:
-    """A child process as its parent knows it. `born` is monotonic seconds."""
+    """A child process as its parent knows it. `born` and `asked` are monotonic seconds."""
 
     pid: int
     born: float
     first_slot: int = 0
     ready: bool = False
     retiring: bool = False
+    asked: float = 0.0  # to retire
     replaces: Child | None = None
     nudged: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # slot: serial, stage, looks
 
@@ -91,6 +95,7 @@ def _become_child(close: Iterable[int]) -> None:
         signal.signal(signum, _ignore)  # not SIG_IGN: programs that the application starts would inherit that
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, _reopen_logs)
     for descriptor in close:
         os.close(descriptor)
     gc.enable()
@@ -98,6 +103,10 @@ def _become_child(close: Iterable[int]) -> None:
 
 def _ignore(signum: int, frame: object) -> None:
     pass
+
+
+def _reopen_logs(signum: int, frame: object) -> None:
+    scgi_log.reopen()
 
 
 def _end_with_parent(parent: int, lifeline: int) -> None:

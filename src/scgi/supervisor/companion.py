@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scgi.supervisor.child import Child, describe_end, fork
+from scgi.supervisor.child import FORK_FAILED, Child, describe_end, fork
 from scgi.supervisor.policy import RestartBudget
 
 log = logging.getLogger("scgi.pool")
@@ -30,10 +29,15 @@ class Companion:
     wanted: bool = True
     budget: RestartBudget = field(default_factory=RestartBudget)
 
-    def start(self, close: tuple[int, ...], lifeline: int) -> None:
-        """Fork it. OSError if that fails."""
-        self.child = Child(fork(self.run, close, lifeline), time.monotonic())
-        log.info("%s started as process %d", self.name, self.child.pid)
+    def start(self, close: tuple[int, ...], lifeline: int, now: float) -> None:
+        """Fork it; if that fails, say so and rest."""
+        try:
+            self.child = Child(fork(self.run, close, lifeline), now)
+        except OSError as error:
+            log.error("cannot start %s: %s; trying again in %g s", self.name, error.strerror, FORK_FAILED)
+            self.budget.rest(FORK_FAILED, now)
+        else:
+            log.info("%s started as process %d", self.name, self.child.pid)
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Ask it to end, for good."""
@@ -48,7 +52,7 @@ class Companion:
         age = now - self.child.born
         if self.wanted:
             if age >= _SETTLED:
-                self.budget.survived()
+                self.budget.settled(now)
             rest = self.budget.lost(now)
             log.error(
                 "%s (process %d) %s after %.1f s; starting another in %.1f s",

@@ -99,22 +99,25 @@ class RestartBudget:
     FIRST, LONGEST = 0.1, 10.0
 
     def __init__(self) -> None:
-        self.losses = 0
+        self.losses = 0  # in a row
+        self._last = 0.0
         self._until = 0.0
 
     def lost(self, now: float) -> float:
         """A worker died at once; returns the seconds of rest."""
         self.losses += 1
-        rest = 0.0 if self.losses == 1 else min(self.LONGEST, self.FIRST * 2.0 ** (self.losses - 2))
-        self._until = now + rest
+        self._last = now
+        rest = 0.0 if self.losses == 1 else min(self.LONGEST, self.FIRST * 2.0 ** min(self.losses - 2, 30))
+        self.rest(rest, now)
         return rest
 
-    def survived(self) -> None:
-        """A worker has got over its start."""
-        self.losses = 0
+    def settled(self, born: float) -> None:
+        """A worker that was born then is well: losses from before its birth are forgiven."""
+        if born >= self._last:
+            self.losses = 0
 
     def rest(self, seconds: float, now: float) -> None:
-        """No more for so long, for another reason (fork failed)."""
+        """No more for so long; also for another reason (fork failed)."""
         self._until = max(self._until, now + seconds)
 
     def remaining(self, now: float) -> float:

@@ -15,7 +15,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,8 +25,9 @@ from scgi import log as scgi_log
 from scgi.errors import ExitCode
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import ARMED, DRAINING
-from scgi.supervisor.child import Child
+from scgi.supervisor.child import FORK_FAILED, Child
 from scgi.supervisor.companion import Companion
+from scgi.supervisor.doors import Doors
 from scgi.supervisor.policy import SOON, Census, IdleRecord, Pace, PoolPolicy, RestartBudget, decide
 from scgi.supervisor.roster import Loss, Roster, Wiring
 from scgi.workers.blocking import NUDGE, WorkerPlan
@@ -39,7 +39,6 @@ _SETTLED: Final = 1.0  # a worker that dies younger than this died at once
 _HURRY: Final = 0.3  # at a stop "at once": between TERM and KILL
 _KILLED: Final = 2.0  # after KILL nothing is waited for longer than this
 _WINDING: Final = 0.02  # between looks while the pool ends
-_FORK_FAILED: Final = 0.5  # rest after a fork that failed
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
 
 
@@ -66,7 +65,7 @@ class Pool:
 
     def __init__(self, plan: PoolPlan, listeners: list[Listener]) -> None:
         self.plan = plan
-        self.listeners = listeners
+        self.doors = Doors(listeners)
         # Twice the maximum: while workers are replaced, the old ones finish in their slots.
         self.roster = Roster(plan.worker, listeners, 2 * plan.policy.maximum)
         self.phase = Phase.SERVING
@@ -78,10 +77,10 @@ class Pool:
         self._look_at: float | None = None  # when to look whether a worker more is needed
         self._next_tick = 0.0
         self._watching = False  # the listeners are in the poll set
-        self._to_replace: list[Child] = []
+        self._to_replace: list[Child] = []  # after a HUP
         self._ever_ready = False
         self._deadline = float("inf")
-        self._doors_closed = False
+        self._growing = True  # until the doors close, or all stops
 
     def run(self) -> ExitCode:
         """Serve until TERM, INT or a failure at the start; returns the exit status for the process."""
@@ -110,7 +109,7 @@ class Pool:
         os.set_blocking(bell_out, False)
         os.set_blocking(bell_in, False)
         theirs = [sock.fileno() for companion in self.plan.companions for sock in companion.sockets]
-        self._bell = bell_out
+        self._bell, self._lifeline_in = bell_out, lifeline_in
         self._wiring = Wiring(bell_in, lifeline_out, (bell_out, lifeline_in, *theirs))
         self._poller = select.poll()
         self._poller.register(bell_out, select.POLLIN)
@@ -137,17 +136,17 @@ class Pool:
         for child in self.roster.newly_ready():
             self._ever_ready = True
             if child.replaces is not None:
-                self.roster.retire(child.replaces)
+                self.roster.retire(child.replaces, now)
                 child.replaces = None
         if self.phase is Phase.SERVING:
             self._replace(now)
             self._tend_companions(now)
-            if now >= self._next_tick:
-                self._tick(now)
-            if self._look_at is not None and now >= self._look_at and not self._budget.remaining(now):
-                self._look(now)
         else:
             self._wind_down(now)
+        if now >= self._next_tick:
+            self._tick(now)
+        if self._look_at is not None and now >= self._look_at and not self._budget.remaining(now):
+            self._look(now)
 
     def _patience(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
@@ -178,17 +177,19 @@ class Pool:
             elif byte in (signal.SIGTERM, signal.SIGINT):
                 self._stop_at_once(now)
             elif byte == signal.SIGHUP and self.phase is Phase.SERVING:
-                self._to_replace = self.roster.serving()
+                replaced = {child.replaces.pid for child in self.roster if child.replaces is not None}
+                self._to_replace = [child for child in self.roster.serving() if child.pid not in replaced]
                 log.info("replacing %d workers", len(self._to_replace))
             elif byte == signal.SIGUSR1:
                 scgi_log.reopen()
-                for child in self.roster:
+                for child in (*self.roster, *self._companions()):
                     child.send(signal.SIGUSR1)
 
     # How many.
 
     def _look_soon(self, now: float) -> None:
-        self._look_at = min(self._look_at or now + SOON, now + SOON)
+        if self._growing:
+            self._look_at = min(self._look_at or now + SOON, now + SOON)
 
     def _look(self, now: float) -> None:
         """Count, and do what the policy says."""
@@ -197,8 +198,8 @@ class Pool:
         census = Census(
             workers=len(serving),
             starting=sum(not child.ready for child in serving),
-            idle=self.roster.board.idle(),
-            waiting=self._somebody_waits(),
+            idle=self.roster.idle_threads(),
+            waiting=self.doors.somebody_waits(),
             stalled=finished == self._finished,
         )
         decision = decide(self.plan.policy, census, self._pace)
@@ -211,39 +212,42 @@ class Pool:
         self._watch(decision.watch)
         if decision.arm:
             self.roster.board.memory[ARMED] = 1
+            if not self.roster.idle_threads():  # turned busy meanwhile, and saw nothing to ring
+                self._look_soon(now)
 
     def _watch(self, on: bool) -> None:
         """Have the listeners in the poll set, or not."""
         if on != self._watching:
             self._watching = on
-            for listener in self.listeners:
+            for listener in self.doors.listeners:
                 if on:
                     self._poller.register(listener.sock, select.POLLIN)
                 else:
                     self._poller.unregister(listener.sock)
 
-    def _somebody_waits(self) -> bool:
-        poller = select.poll()
-        for listener in self.listeners:
-            poller.register(listener.sock, select.POLLIN)
-        return bool(poller.poll(0))
-
     def _tick(self, now: float) -> None:
-        """Once a second: who is not needed, and who waits for a peer."""
+        """Once a second: who waits for a peer, who was asked to end, who is not needed."""
         self._next_tick = now + _TICK
+        self.roster.nudge_waiting()
+        self.roster.remind_retiring(now, self.plan.graceful_timeout)
+        if not self._growing:
+            return
+        self._shrink(now)
+        for child in self.roster.serving():
+            if child.ready and now - child.born >= _SETTLED:
+                self._budget.settled(child.born)
+        if self._look_at is None and not self._watching:
+            self._look_at = now  # whatever was missed is found now
+
+    def _shrink(self, now: float) -> None:
         policy, roster = self.plan.policy, self.roster
         idle = roster.longest_idle_first()
         self._idle_record.note(len(idle), now)
-        spare = min(self._idle_record.surplus(policy.idle_timeout, now), len(roster.serving()) - policy.minimum)
+        beyond_minimum = sum(child.ready for child in roster.serving()) - policy.minimum
+        spare = min(self._idle_record.surplus(policy.idle_timeout, now), beyond_minimum)
         for child in idle[: max(0, spare)]:
             log.info("worker %d was not needed for %g s and ends", child.pid, policy.idle_timeout)
-            roster.retire(child)
-        for child in roster:
-            if child.retiring and roster.is_idle(child):
-                child.send(signal.SIGTERM)  # the first came just before its accept and was missed
-        roster.nudge_waiting()
-        if self._look_at is None and not self._watching:
-            self._look_at = now  # whatever was missed is found now
+            roster.retire(child, now)
 
     # Coming and going.
 
@@ -252,21 +256,27 @@ class Pool:
         try:
             child = self.roster.spawn(self._wiring, now, replaces)
         except OSError as error:
-            log.error("cannot fork a worker: %s; trying again in %g s", error.strerror, _FORK_FAILED)
-            self._budget.rest(_FORK_FAILED, now)
+            log.error("cannot fork a worker: %s; trying again in %g s", error.strerror, FORK_FAILED)
+            self._budget.rest(FORK_FAILED, now)
             return False
-        if child is not None:
-            log.info("worker %d started (%d of at most %d)", child.pid, len(self.roster), self.plan.policy.maximum)
-        return child is not None
+        if child is None:
+            return False
+        if replaces is None:
+            count, most = len(self.roster.serving()), self.plan.policy.maximum
+            log.info("worker %d started (%d of at most %d)", child.pid, count, most)
+        else:
+            log.info("worker %d started in place of %d", child.pid, replaces.pid)
+        return True
 
     def _replace(self, now: float) -> None:
         """HUP: a fresh worker for each, and the old ones go one for one as the fresh ones are ready."""
-        while self._to_replace and not self._budget.remaining(now):
-            child = self._to_replace[0]
-            if child.pid in self.roster.children and not self._spawn(now, replaces=child):
-                return
-            self._to_replace.pop(0)
-            self._look_soon(now)
+        for child in list(self._to_replace):
+            if child.pid in self.roster.children and not child.retiring:
+                if not child.ready:
+                    continue  # it is about to take another's place itself
+                if self._budget.remaining(now) or not self._spawn(now, replaces=child):
+                    return
+            self._to_replace.remove(child)
 
     def _reap(self, now: float) -> None:
         for loss in self.roster.reap():
@@ -278,24 +288,28 @@ class Pool:
         """Say how a worker ended, and judge what that means for the next."""
         child = loss.child
         age = now - child.born
-        expected = child.retiring or self.phase is not Phase.SERVING
-        if loss.status == 0:
-            log.info("worker %d ended; its age was %.1f s", child.pid, age)
+        failed = loss.status != 0
+        asked = child.retiring or self.phase is Phase.STOPPING
+        if failed:
+            by_us = asked and loss.status in (signal.SIGTERM, signal.SIGKILL)
+            log.log(logging.INFO if by_us else logging.ERROR, "%s; its age was %.1f s", loss, age)
         else:
-            log.log(logging.INFO if expected else logging.ERROR, "%s; its age was %.1f s", loss, age)
-        if expected:
-            return
+            log.info("worker %d ended; its age was %.1f s", child.pid, age)
         self._look_soon(now)
-        if child.replaces is not None and child.replaces.pid in self.roster.children:
+        if asked or not (failed or self._growing):
+            return
+        if child.replaces is not None:
             self._to_replace.append(child.replaces)
-        if loss.status == 0 or (child.ready and age >= _SETTLED):
-            self._budget.survived()
-        elif self.plan.policy.minimum and not self._ever_ready:
+        if (child.ready and age >= _SETTLED) or (loss.served and not failed):
+            self._budget.settled(child.born)
+        elif self.plan.policy.minimum and not (self._ever_ready or child.ready):
             log.error("the first worker could not start; see above")
             self.exit_code = ExitCode.BOOT_FAILED
             self._stop_at_once(now)
         elif rest := self._budget.lost(now):
             log.warning("workers die at once: the next one starts in %.1f s", rest)
+        if failed and child.ready and self.phase is Phase.DRAINING and not self.roster.serving():
+            self._spawn(now)  # for those that are still in the queue
 
     def _companions(self) -> list[Child]:
         return [companion.child for companion in self.plan.companions if companion.child is not None]
@@ -303,63 +317,67 @@ class Pool:
     def _tend_companions(self, now: float) -> None:
         for companion in self.plan.companions:
             if companion.wanted and companion.child is None and not companion.budget.remaining(now):
-                companion.start((self._bell, self._wiring.bell, *self._wiring.foreign[1:2]), self._wiring.lifeline)
+                companion.start((self._bell, self._wiring.bell, self._lifeline_in), self._wiring.lifeline, now)
 
     # The end.
-
-    def _end_phase(self, phase: Phase, deadline: float) -> None:
-        self.phase = phase
-        self._deadline = min(self._deadline, deadline)
-        self._watch(False)
-        self._look_at = None
-        for companion in self.plan.companions:
-            companion.stop()
 
     def _drain(self, now: float) -> None:
         """TERM: serve what has arrived, then end; at the latest after the graceful timeout."""
         log.info("stopping: what has arrived is served, for at most %g s", self.plan.graceful_timeout)
-        self._end_phase(Phase.DRAINING, now + self.plan.graceful_timeout)
+        self.phase = Phase.DRAINING
+        self._deadline = now + self.plan.graceful_timeout
+        for companion in self.plan.companions:
+            companion.stop()
 
     def _stop_at_once(self, now: float) -> None:
-        if self.phase is not Phase.STOPPING:
-            log.info("stopping at once")
-            self._end_phase(Phase.STOPPING, now + _HURRY)
-        for child in self.roster:
-            self.roster.retire(child)
+        if self.phase is Phase.STOPPING:
+            return
+        log.info("stopping at once")
+        self.phase = Phase.STOPPING
+        self._deadline = min(self._deadline, now + _HURRY)
+        self._stop_growing()
+        for companion in self.plan.companions:
+            companion.stop()
+        self._retire_all(now)
+
+    def _stop_growing(self) -> None:
+        self._growing = False
+        self._watch(False)
+        self._look_at = None
 
     def _wind_down(self, now: float) -> None:
         """One step further: companions first, then the doors, then the workers; KILL when it is time."""
         if now >= self._deadline:
             if self.phase is Phase.DRAINING:
                 log.warning("%d workers are still busy after the graceful timeout: killed", len(self.roster))
-                self.phase = Phase.STOPPING
+                self._stop_at_once(now)
             for child in (*self.roster, *self._companions()):
                 child.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING and not self._companions():
-            if not self._doors_closed:
+            if self.doors.open:
                 self._close_doors(now)
-            owned = any(listener.owned for listener in self.listeners)
+            elif self.doors.leave_ajar(now):
+                self._retire_all(now)
             for child in self.roster:
-                if self.roster.is_idle(child):
-                    child.send(NUDGE if owned else signal.SIGTERM)
+                if not self.roster.is_busy(child):  # again: a signal that comes just before `accept` is missed
+                    child.send(signal.SIGTERM if child.retiring else NUDGE)
 
     def _close_doors(self, now: float) -> None:
-        """No more connections; those in the queues are still accepted (measured ways, see the design page)."""
-        self._doors_closed = True
-        if not len(self.roster) and self._somebody_waits():
+        """No more connections; those in the queues of our own listeners are still accepted."""
+        if not self.roster.serving() and self.doors.somebody_waits():
             self._spawn(now)
+        self._stop_growing()
         self.roster.board.memory[DRAINING] = 1
-        for listener in self.listeners:
-            if not listener.owned:
-                log.info("%s stays open for the next server", listener.address)
-                continue
-            listener.unlink()
-            if listener.sock.family == socket.AF_UNIX:
-                with contextlib.suppress(OSError):
-                    listener.sock.shutdown(socket.SHUT_RD)
-            else:
-                listener.sock.listen(0)
-                listener.sock.setblocking(False)
+        self.doors.close(now)
+        if self.doors.all_lent:
+            self._retire_all(now)
+        elif self.doors.some_lent:
+            for child in self.roster:  # the busy ones too: what is lent is no more to be listened to
+                child.send(NUDGE)
+
+    def _retire_all(self, now: float) -> None:
+        for child in self.roster:
+            self.roster.retire(child, now)
 
 
 def _noted(signum: int, frame: object) -> None:

@@ -1,6 +1,6 @@
 """The workers that there are: forked into slots of the scoreboard, watched there, asked to end, reaped.
 
-What their coming and going means for the pool is the pool's business. Imports `workers`, `net`, `status`, `log`.
+What their coming and going means for the pool is the pool's business. Imports `workers`, `net`, `status`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scgi import log as scgi_log
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.supervisor.child import Child, describe_end, fork
@@ -33,10 +32,11 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A worker that has ended: its wait status and what its threads were doing."""
+    """A worker that has ended: its wait status, how many requests it had begun, and what its threads were doing."""
 
     child: Child
     status: int
+    served: int
     doing: str
 
     def __str__(self) -> str:
@@ -65,9 +65,22 @@ class Roster:
     def slots(self, child: Child) -> range:
         return range(child.first_slot, child.first_slot + self.plan.threads)
 
+    def stages(self, child: Child) -> bytes:
+        """What its threads are doing."""
+        return self.board.stages()[child.first_slot : self.slots(child).stop]
+
     def is_idle(self, child: Child) -> bool:
         """Whether all its threads wait for a request."""
-        return set(self.board.stages()[child.first_slot : self.slots(child).stop]) == {Stage.IDLE}
+        return set(self.stages(child)) == {Stage.IDLE}
+
+    def is_busy(self, child: Child) -> bool:
+        """Whether one of its threads serves a request, or may be about to."""
+        return any(stage in _BUSY or stage == Stage.STARTING for stage in self.stages(child))
+
+    def idle_threads(self) -> int:
+        """How many threads wait for a request, those on their way out aside."""
+        stages, threads = self.board.stages(), self.plan.threads
+        return sum(stages.count(Stage.IDLE, child.first_slot, child.first_slot + threads) for child in self.serving())
 
     def spawn(self, wiring: Wiring, now: float, replaces: Child | None = None) -> Child | None:
         """Fork a worker; None if every slot is taken. OSError if fork fails."""
@@ -82,7 +95,6 @@ class Roster:
             self.board.mark(slot, Stage.STARTING)
 
         def work() -> int:
-            signal.signal(signal.SIGUSR1, lambda signum, frame: scgi_log.reopen())
             socks = [listener.sock for listener in self.listeners]
             owned = [listener.owned for listener in self.listeners]
             return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline).run()
@@ -109,15 +121,26 @@ class Roster:
                 del self.children[child.pid]
                 reports = [self.board.report(slot) for slot in self.slots(child)]
                 busy = [report.describe(child.pid) for report in reports if report.stage in _BUSY]
-                losses.append(Loss(child, status, "; ".join(busy) or "between requests"))
+                # It may have begun to serve since somebody looked.
+                child.ready = child.ready or all(report.stage != Stage.STARTING for report in reports)
+                doing = "; ".join(busy) or ("between requests" if child.ready else "before its first request")
+                losses.append(Loss(child, status, sum(report.serial for report in reports), doing))
                 for slot in self.slots(child):
                     self.board.clear(slot)
         return losses
 
-    def retire(self, child: Child) -> None:
+    def retire(self, child: Child, now: float) -> None:
         """Ask a worker to end after what it is doing."""
-        child.retiring = True
-        child.send(signal.SIGTERM)
+        if child.pid in self.children:
+            child.retiring = True
+            child.asked = now
+            child.send(signal.SIGTERM)
+
+    def remind_retiring(self, now: float, patience: float) -> None:
+        """Ask again where the first signal came just before `accept` and was missed; KILL where asking is in vain."""
+        for child in self:
+            if child.retiring and not self.is_busy(child):
+                child.send(signal.SIGTERM if now - child.asked < patience else signal.SIGKILL)
 
     def finished(self) -> int:
         """How many requests these workers have finished so far."""

@@ -12,6 +12,7 @@ Imports `apps`, `net`, `status`, `protocol`, `errors`, `log`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
@@ -49,6 +50,7 @@ log = logging.getLogger("scgi.worker")
 Accept = Callable[[], tuple[int, Any]]
 Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
+_WAKE: Final = signal.SIGWINCH  # within a worker, thread to thread: ignored by default, and not taken for a nudge
 READ_SIZE: Final = 65536
 NO_VARIABLES: Final[dict[str, Any]] = {}
 _SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
@@ -98,6 +100,7 @@ class Worker:
         """Serve until told to stop; returns the process's exit status."""
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(NUDGE, self._on_nudge)
+        signal.signal(_WAKE, _woken)
         scgi_log.set_request_lookup(self._current_request)
         adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
         threads = [
@@ -115,23 +118,28 @@ class Worker:
 
     def _on_stop(self, signum: int, frame: object) -> None:
         self.leaving = True
-        os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
-        self._wake_threads()
+        self._stop_listening()
+        self._on_nudge(signum, frame)
 
     def _on_nudge(self, signum: int, frame: object) -> None:
         if self.board.memory[DRAINING] and self._epoll is not None:
-            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+            self._stop_listening()
         for slot in self.slots:
             if slot.fd >= 0 and slot.board[slot.index] in (Stage.READING, Stage.WRITING):
-                os.set_blocking(slot.fd, False)
+                with contextlib.suppress(OSError):  # another thread has just closed it
+                    os.set_blocking(slot.fd, False)
         self._wake_threads()
+
+    def _stop_listening(self) -> None:
+        with contextlib.suppress(OSError):  # the application has closed all descriptors it found
+            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
 
     def _wake_threads(self) -> None:
         """Interrupt the other threads' system calls, which then meet what was changed."""
         for slot in self.slots[1:]:
             if slot.thread:
                 try:
-                    signal.pthread_kill(slot.thread, NUDGE)
+                    signal.pthread_kill(slot.thread, _WAKE)
                 except OSError:
                     slot.thread = 0
 
@@ -312,8 +320,7 @@ class Worker:
         if self.leaving:
             return None
         if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-            log.error("cannot accept a connection: %s; trying again in a second", error.strerror)
-            time.sleep(1.0)
+            self._rest(error)
         elif accept == self._accept_rest:
             return None if number == errno.EINVAL else accept
         elif self.board.memory[DRAINING]:
@@ -324,6 +331,16 @@ class Worker:
             log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
             return None
         return accept
+
+    def _rest(self, error: OSError) -> None:
+        """Nothing to accept with: wait a second, no candidate for the next request meanwhile."""
+        thread = threading.get_ident()
+        for slot in self.slots:
+            if slot.thread == thread:
+                slot.board[slot.index] = Stage.RESTING
+        if self.board.may_complain(time.monotonic()):
+            log.error("cannot accept a connection: %s; trying again every second", error.strerror)
+        time.sleep(1.0)
 
     def _accept_any(self) -> tuple[int, Any]:
         """Wait on several listeners and take from one that is ready."""
@@ -385,6 +402,10 @@ class _Poll:
         if any(fd == self._wake for fd, _ in ready):
             raise OSError(errno.EINVAL, "woken")
         return ready
+
+
+def _woken(signum: int, frame: object) -> None:
+    pass
 
 
 def _watch(listeners: list[socket.socket]) -> select.epoll | _Poll:

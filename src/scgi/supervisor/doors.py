@@ -1,0 +1,61 @@
+"""The pool's listeners as doors: does somebody wait at one, and how they are closed at the end.
+
+Imports `net` alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from typing import Final
+
+from scgi.net.closing import queued, refuse_new
+from scgi.net.listen import Listener
+
+log = logging.getLogger("scgi.pool")
+
+_AJAR: Final = 0.5  # a door that cannot be shut is left after so long, once its queue is short
+
+
+class Doors:
+    """All listeners of a pool. Those that are lent to us are left as they are."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self.listeners = listeners
+        self.open = True
+        self._ajar: list[socket.socket] = []
+        self._leave_at = 0.0
+        self._poller = select.poll()
+        for listener in listeners:
+            self._poller.register(listener.sock, select.POLLIN)
+
+    @property
+    def all_lent(self) -> bool:
+        """Whether none is ours."""
+        return not any(listener.owned for listener in self.listeners)
+
+    @property
+    def some_lent(self) -> bool:
+        """Whether one at least is not ours."""
+        return not all(listener.owned for listener in self.listeners)
+
+    def somebody_waits(self) -> bool:
+        """Whether a connection is in a queue; only as long as the doors are open."""
+        return bool(self._poller.poll(0))
+
+    def close(self, now: float) -> None:
+        """No more connections at our own doors; those in their queues can still be accepted."""
+        self.open = False
+        self._leave_at = now + _AJAR
+        for listener in self.listeners:
+            if not listener.owned:
+                log.info("%s stays open for the next server", listener.address)
+                continue
+            listener.unlink()
+            if not refuse_new(listener.sock):
+                self._ajar.append(listener.sock)
+
+    def leave_ajar(self, now: float) -> bool:
+        """Whether it is time to go because a door could not be shut: whoever was there at the end is served."""
+        return bool(self._ajar) and now >= self._leave_at and all(queued(sock) <= 1 for sock in self._ajar)
