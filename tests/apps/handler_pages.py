@@ -56,6 +56,10 @@ class Pages(SCGIHandler):
         output.write("Content-Type: text/plain\n\n")
         output.write(repr(list(input)))
 
+    def detaches(self, env, bodysize, input, output):
+        Pages.kept_input = input.detach() if hasattr(input, "raw") else None
+        output.write("Content-Type: text/plain\n\ndetached")
+
     def sizes(self, env, bodysize, input, output):
         output.write("Content-Type: text/plain\n\n")
         read = 0

@@ -275,6 +275,12 @@ def test_input_ends_where_a_body_ends_that_trickles(pages: Handler) -> None:
     assert pages.ask("sizes", bytes(300_000)).text == "300000 of 300000"
 
 
+def test_a_program_may_take_its_input_apart(pages: Handler) -> None:
+    pid = pages.pid()
+    assert pages.ask("detaches", bytes(300_000)).text == "detached"
+    assert pages.pid() == pid
+
+
 def test_a_body_that_is_cut_never_looks_whole(pages: Handler) -> None:
     head = netstring(b"CONTENT_LENGTH\x00100\x00SCGI\x001\x00PATH_INFO\x00/read\x00")
     answer = raw_exchange(pages.address, head + b"only this", half_close=True)
