@@ -21,6 +21,7 @@ from scgi.apps.answer import Answer, Outcome
 from scgi.apps.paths import split
 from scgi.errors import MisuseError
 from scgi.net.stream import Patience
+from scgi.protocol.response import build_head
 from scgi.status.scoreboard import Slot
 
 log = logging.getLogger("scgi.request")
@@ -72,15 +73,21 @@ class WsgiAnswer(Answer):
     ) -> Callable[[bytes], None]:
         """The callable that the application gets; returns the `write` callable."""
         if self._facts is not None:
-            if exc_info is None:
-                raise MisuseError("start_response was called twice without exc_info", code="started-twice")
-            if self.begun:
-                try:
-                    raise exc_info[1].with_traceback(exc_info[2])
-                finally:
-                    exc_info = None
-        self.start(status, headers)
+            self._start_again(exc_info)
+        self._facts = facts = build_head(status, headers)
+        self._head, _, self._left, bodiless = facts
+        self.bodiless = self.head_request or bodiless
         return self.write_block
+
+    def _start_again(self, exc_info: ExcInfo | None) -> None:
+        """An error page replaces what was begun, unless that is out: then the error goes on."""
+        if exc_info is None:
+            raise MisuseError("start_response was called twice without exc_info", code="started-twice")
+        if self.begun:
+            try:
+                raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
 
     def write_block(self, block: bytes) -> None:
         """The `write` callable."""

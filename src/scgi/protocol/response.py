@@ -50,9 +50,6 @@ _new: Final = tuple.__new__  # a NamedTuple's own __new__ is Python code and cos
 
 def status_line(status: str) -> tuple[int, str]:
     """Judge `"404 Not Found"` (or `"404"`) as PEP 3333 has it; returns the code and the `Status:` line."""
-    known = _STATUS_LINES.get(status)
-    if known is not None:
-        return known
     match = _STATUS.match(status) if isinstance(status, str) else None
     if match is None or _CONTROL.search(status):
         raise MisuseError(f"status: expected text like '200 OK', found {status!r}"[:200], code="bad-status")
@@ -93,7 +90,7 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
     `length` is the body's length where the caller knows it (bytes): sent as Content-Length if the application did
     not. Hop-by-hop headers are left out. Raises `MisuseError` for whatever could split, smuggle or confuse.
     """
-    code, line = status_line(status)
+    code, line = _STATUS_LINES.get(status) or status_line(status)
     declared: int | None = None
     lines = [line]
     for name, value in headers:
