@@ -5,6 +5,7 @@
 #   make check           ruff, mypy, and the house's own rules
 #   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
 #   make test-pythons    the tests on every Python from 3.11 on that is found here
+#   make bench           CPU per request against uWSGI (ARGS="--limit 1.3"); needs a C compiler
 #   make format          ruff's formatting and safe repairs
 #
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another environment.
@@ -16,7 +17,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-.PHONY: help demo test check coverage test-pythons test-packages format clean FORCE
+.PHONY: help demo test check coverage bench test-pythons test-packages format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -43,6 +44,9 @@ check: $(VENV)/.ready-http,test,check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/house/test_floors.py tests/house/test_files.py
+
+bench: $(VENV)/.ready-bench
+	$(BIN)/python bench/compare.py $(ARGS)
 
 format: $(VENV)/.ready-http,test,check
 	$(BIN)/ruff check --fix
