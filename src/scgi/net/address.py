@@ -14,6 +14,7 @@ Imports `errors` only.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass
@@ -59,7 +60,12 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether nobody beyond this machine can reach it."""
-        return self.kind != "tcp" or self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.kind != "tcp" or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def parse_address(text: str, *, default_host: str = "127.0.0.1") -> Address:

@@ -165,6 +165,11 @@ def receive_head(fd: int, deadline: float) -> bytes:
             continue
 
 
+def has_unread(fd: int) -> bool:
+    """Whether the peer has sent something that nobody has read, or its end."""
+    return _await(fd, select.POLLIN, 0.0)
+
+
 def leave(fd: int, patience: Patience) -> None:
     """Close so that the answer survives: end our side, throw away what the peer still sends (bounded), close.
 

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, Final
 from scgi import log as scgi_log
 from scgi.apps.answer import Outcome
 from scgi.errors import ProtocolError
-from scgi.net.stream import BodyReader, Patience, PeerGone, leave, receive_head, reset, send_all
+from scgi.net.stream import BodyReader, Patience, PeerGone, has_unread, leave, receive_head, reset, send_all
 from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, parse_head
 from scgi.protocol.response import error_page
 from scgi.status.scoreboard import (
@@ -52,6 +52,7 @@ Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 _WAKE: Final = signal.SIGWINCH  # within a worker, thread to thread: ignored by default, and not taken for a nudge
 READ_SIZE: Final = 65536
+LONG_ANSWER: Final = 16384  # bytes; more may still be on its way when we close, and a reset would cut it
 NO_VARIABLES: Final[dict[str, Any]] = {}
 _SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
 _DRAIN_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
@@ -208,8 +209,8 @@ class Worker:
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
-            if outcome or not whole:
-                if self._unusual_end(slot, fd, body, whole, outcome):
+            if outcome or not whole or slot.sent > LONG_ANSWER:
+                if self._unusual_end(slot, fd, body, outcome):
                     break
             else:
                 close(fd)
@@ -288,11 +289,12 @@ class Worker:
             return io.BytesIO(data[end : end + length]), False
         return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), False
 
-    def _unusual_end(self, slot: Slot, fd: int, body: Any, whole: bool, outcome: Outcome) -> bool:
-        """Close a connection that a plain close would harm; returns whether this worker is to end."""
+    def _unusual_end(self, slot: Slot, fd: int, body: Any, outcome: Outcome) -> bool:
+        """Close a connection that a plain close might harm; returns whether this worker is to end."""
         raw = getattr(body, "raw", None)
-        unread = not whole and (not isinstance(raw, BodyReader) or raw.unread > 0)
+        unread = has_unread(fd)
         if isinstance(raw, BodyReader):
+            unread = unread or raw.unread > 0
             raw.detach_connection()
         if outcome is Outcome.BROKEN:
             reset(fd)
