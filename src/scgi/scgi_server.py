@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -122,7 +123,7 @@ class SCGIServer:
 def main() -> None:
     """`python scgi_server.py [PORT]`: the default handler, which shows the request's variables."""
     arguments = sys.argv[1:]
-    if len(arguments) > 1 or not all(word.isascii() and word.isdigit() and int(word) < 65536 for word in arguments):
+    if len(arguments) > 1 or not all(re.fullmatch("[0-9]{1,5}", word) and int(word) < 65536 for word in arguments):
         sys.exit(f"usage: {os.path.basename(sys.argv[0])} [PORT]  (a number up to 65535, by default 4000)")
     try:
         SCGIServer(port=int(arguments[0]) if arguments else SCGIServer.DEFAULT_PORT).serve()

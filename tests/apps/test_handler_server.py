@@ -71,7 +71,9 @@ def test_a_port_in_use_is_one_sentence() -> None:
     assert line.startswith(f"scgi: cannot listen on 127.0.0.1:{port}: the address is in use")
 
 
-@pytest.mark.parametrize("arguments", [["x"], ["-1"], ["65536"], ["4000", "4001"], ["--help"], [""]])
+@pytest.mark.parametrize(
+    "arguments", [["x"], ["-1"], ["65536"], ["9" * 5000], ["٤٠٠٠"], ["4000", "4001"], ["--help"], [""]]
+)
 def test_a_bad_argument_is_told_the_usage(arguments: list[str]) -> None:
     status, lines = told("scgi_server.py", *arguments, cwd=PACKAGE)
     assert status != 0
