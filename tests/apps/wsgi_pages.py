@@ -82,12 +82,6 @@ def _valid(environ: dict[str, Any], start_response: Any) -> Any:
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else text]
 
 
-@page
-def pid(environ: dict[str, Any], start_response: Any) -> Any:
-    start_response("200 OK", TEXT)
-    return [b"%d" % os.getpid()]
-
-
 meeting = threading.Barrier(4)
 
 

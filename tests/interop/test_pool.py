@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -25,10 +26,10 @@ FACTS = Path(os.environ["FACTS"])
 
 class Handler(SCGIHandler):
     def produce(self, env, bodysize, input, output):
-        if env["QUERY_STRING"] == "meet":  # until five children are here at once
+        if env["QUERY_STRING"].startswith("until-"):  # there are so many files in the folder
             (FACTS / str(os.getpid())).touch()
             deadline = time.monotonic() + 30
-            while len(list(FACTS.iterdir())) < 5:
+            while len(list(FACTS.iterdir())) < int(env["QUERY_STRING"].removeprefix("until-")):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
         else:
@@ -76,7 +77,7 @@ def ask_at_once(front: Front, count: int, query: str) -> list[tuple[int, str]]:
 def test_five_slow_requests_at_once_are_answered_by_five_processes(
     server: Process, nginx: Callable[..., Front]
 ) -> None:
-    answers = ask_at_once(nginx(to=server.address), 5, "meet")
+    answers = ask_at_once(nginx(to=server.address), 5, "until-5")
     assert [status for status, _ in answers] == [200] * 5
     assert len({pid for _, pid in answers}) == 5
 
@@ -129,14 +130,18 @@ def test_nginx_without_scgi_params_is_refused_with_a_sentence_and_accepted_on_re
     assert get(nginx(config=NO_SCGI_PARAMS.format(to=lenient.address)), "/a") == (200, b"/a")
 
 
-def test_a_worker_that_is_killed_costs_its_request_alone(server: Process, nginx: Callable[..., Front]) -> None:
+def test_a_child_that_is_killed_costs_its_request_alone(
+    server: Process, nginx: Callable[..., Front], tmp_path: Path
+) -> None:
     front = nginx(to=server.address)
-    found: list[tuple[int, str]] = []
-    thread = threading.Thread(target=lambda: found.extend(ask_at_once(front, 3, "1.5")))
-    thread.start()
-    children = wait_until(lambda: len(server.children()) == 3 and server.children(), what="three children at work")
-    os.kill(children[0], 9)
-    thread.join()
-    assert sorted(status for status, _ in found) == [200, 200, 502]
-    wait_until(lambda: f"worker {children[0]} killed by SIGKILL while answering GET /?1.5" in server.log())
+    answers: list[tuple[int, str]] = []
+    asking = threading.Thread(target=lambda: answers.extend(ask_at_once(front, 3, "until-4")))
+    asking.start()
+    facts = tmp_path / "facts"
+    busy = wait_until(lambda: len(list(facts.iterdir())) == 3 and list(facts.iterdir()), what="three busy children")
+    os.kill(int(busy[0].name), signal.SIGKILL)
+    wait_until(lambda: f"worker {busy[0].name} killed by SIGKILL while answering GET /?until-4" in server.log())
+    (facts / "go on").touch()
+    asking.join()
+    assert sorted(status for status, _ in answers) == [200, 200, 502]
     assert scgi_request(server.address, query="0").status == 200
