@@ -479,10 +479,14 @@ def test_an_answer_survives_a_body_that_nobody_reads(shop: Shop) -> None:
     assert (response.status, response.body) == (413, b"unread")
 
 
-def test_an_input_that_the_application_closed_harms_nobody(shop: Shop) -> None:
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_an_input_that_the_application_ends_costs_no_worker(shop: Shop, how: str) -> None:
+    workers = set(shop.process.children())
     for size in (10, 300_000):
-        assert shop.ask("/detached_input", b"x" * size, "POST").body == b"closed"
+        response = shop.ask("/end_input", b"x" * size, "POST", query=how)
+        assert response.body == b"ended" or (how, size) == ("detach", 10)  # a small body is all in memory
     assert shop.ask("/one").status == 200
+    assert workers <= set(shop.process.children())
 
 
 def test_an_input_that_was_kept_reads_nothing_of_later_requests(shop: Shop, scgi_serve: Any) -> None:

@@ -406,12 +406,12 @@ def cut_body(environ: dict[str, Any], start_response: Any) -> Any:
 
 
 @page
-def detached_input(environ: dict[str, Any], start_response: Any) -> Any:
-    text = io.TextIOWrapper(environ["wsgi.input"])
-    text.read(1)
-    environ["wsgi.input"].close()
+def end_input(environ: dict[str, Any], start_response: Any) -> Any:
+    """?close or ?detach"""
+    environ["wsgi.input"].read(1)
+    getattr(environ["wsgi.input"], environ["QUERY_STRING"])()
     start_response("200 OK", TEXT)
-    return [b"closed"]
+    return [b"ended"]
 
 
 kept: list[Any] = []
