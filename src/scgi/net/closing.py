@@ -28,7 +28,6 @@ _DROP_NEW: Final = b"".join(
         (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
     )
 )
-_UNACKED: Final = 24  # offset in struct tcp_info: for a listener the length of its queue
 
 
 def refuse_new(sock: socket.socket) -> bool:
@@ -57,10 +56,3 @@ def _drop_new(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-def queued(sock: socket.socket) -> int:
-    """How many connections wait at a TCP listener; 0 where the system does not say."""
-    with contextlib.suppress(OSError, AttributeError, struct.error):
-        return int(struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), _UNACKED)[0])
-    return 0

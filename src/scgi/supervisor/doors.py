@@ -10,8 +10,9 @@ import select
 import socket
 from typing import Final
 
-from scgi.net.closing import queued, refuse_new
+from scgi.net.closing import refuse_new
 from scgi.net.listen import Listener
+from scgi.net.queue import queue_length
 
 log = logging.getLogger("scgi.pool")
 
@@ -44,6 +45,11 @@ class Doors:
         """Whether a connection is in a queue; only as long as the doors are open."""
         return bool(self._poller.poll(0))
 
+    def queue(self) -> int | None:
+        """How many connections are in the queues; None where the system does not say."""
+        lengths = [queue_length(listener.sock) for listener in self.listeners]
+        return None if None in lengths else sum(filter(None, lengths))
+
     def close(self, now: float) -> None:
         """No more connections at our own doors; those in their queues can still be accepted."""
         self.open = False
@@ -58,4 +64,4 @@ class Doors:
 
     def leave_ajar(self, now: float) -> bool:
         """Whether it is time to go because a door could not be shut: whoever was there at the end is served."""
-        return bool(self._ajar) and now >= self._leave_at and all(queued(sock) <= 1 for sock in self._ajar)
+        return bool(self._ajar) and now >= self._leave_at and all((queue_length(sock) or 0) <= 1 for sock in self._ajar)

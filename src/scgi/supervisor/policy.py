@@ -31,6 +31,7 @@ class Census:
     idle: int = 0  # threads that wait for a request
     waiting: bool = False  # a connection is in a listener's queue
     stalled: bool = True  # no request was finished since the last look
+    delay: float = SOON  # seconds that the last in the queue will wait, if things go on like this
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ class Decision:
 
 
 def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
-    """Grow when everybody is busy and somebody waits: at once if nothing gets finished, after a while if it does.
+    """Grow when everybody is busy and somebody waits: at once if nothing gets finished, each time twice as many.
 
-    Each time it was not enough, twice as many.
+    If requests are being finished, only after a while, and only if the queue is long for their pace: a worker more
+    does not shorten a wait of microseconds, it only makes all of them colder.
     """
     missing = max(0, policy.minimum - census.workers)
     room = policy.maximum - census.workers
@@ -69,9 +71,11 @@ def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
     if not census.waiting:
         watch = census.stalled or not census.workers
         return Decision(pace=Pace(), watch=watch, look_in=None if watch else LATER)
-    if census.stalled or pace.streak + 1 >= PATIENCE:
-        return Decision(min(pace.burst, room), Pace(burst=pace.burst * 2), SOON)
-    return Decision(pace=Pace(pace.burst, pace.streak + 1), look_in=SOON)
+    if not census.stalled and pace.streak + 1 < PATIENCE:
+        return Decision(pace=Pace(pace.burst, pace.streak + 1), look_in=SOON)
+    if not census.stalled and census.delay < SOON:
+        return Decision(pace=pace, look_in=2 * LATER)
+    return Decision(min(pace.burst, room), Pace(burst=pace.burst * 2), SOON)
 
 
 class IdleRecord:

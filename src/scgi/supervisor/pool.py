@@ -28,7 +28,7 @@ from scgi.status.scoreboard import ARMED, DRAINING
 from scgi.supervisor.child import FORK_FAILED, Child
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.doors import Doors
-from scgi.supervisor.policy import SOON, Census, IdleRecord, Pace, PoolPolicy, RestartBudget, decide
+from scgi.supervisor.policy import PATIENCE, SOON, Census, IdleRecord, Pace, PoolPolicy, RestartBudget, decide
 from scgi.supervisor.roster import Loss, Roster, Wiring
 from scgi.workers.blocking import NUDGE, WorkerPlan
 
@@ -74,6 +74,7 @@ class Pool:
         self._idle_record = IdleRecord(plan.policy.maximum)
         self._pace = Pace()
         self._finished = 0  # requests, at the last look
+        self._looked_at = 0.0
         self._look_at: float | None = None  # when to look whether a worker more is needed
         self._next_tick = 0.0
         self._watching = False  # the listeners are in the poll set
@@ -201,9 +202,10 @@ class Pool:
             idle=self.roster.idle_threads(),
             waiting=self.doors.somebody_waits(),
             stalled=finished == self._finished,
+            delay=self._delay(finished - self._finished, now - self._looked_at),
         )
         decision = decide(self.plan.policy, census, self._pace)
-        self._finished = finished
+        self._finished, self._looked_at = finished, now
         self._pace = decision.pace
         self._look_at = None if decision.look_in is None else now + decision.look_in
         for _ in range(decision.spawn):
@@ -214,6 +216,12 @@ class Pool:
             self.roster.board.memory[ARMED] = 1
             if not self.roster.idle_threads():  # turned busy meanwhile, and saw nothing to ring
                 self._look_soon(now)
+
+    def _delay(self, finished: int, seconds: float) -> float:
+        """How long the last in the queue will wait at this pace; asked for only where the policy needs it."""
+        if not finished or self._pace.streak + 1 < PATIENCE or (waiting := self.doors.queue()) is None:
+            return SOON
+        return waiting * seconds / finished
 
     def _watch(self, on: bool) -> None:
         """Have the listeners in the poll set, or not."""
