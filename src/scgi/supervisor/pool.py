@@ -219,7 +219,7 @@ class Pool:
 
     def _delay(self, finished: int, seconds: float) -> float:
         """How long the last in the queue will wait at this pace; asked for only where the policy needs it."""
-        if not finished or self._pace.streak + 1 < PATIENCE or (waiting := self.doors.queue()) is None:
+        if finished <= 0 or self._pace.streak + 1 < PATIENCE or (waiting := self.doors.queue()) is None:
             return SOON
         return waiting * seconds / finished
 
