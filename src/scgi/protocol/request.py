@@ -7,7 +7,7 @@ A request is a netstring of NUL-terminated names and values, then the body
 
 `parse_head` judges bytes that are all there (the server's hot path: one `read` brings a whole request);
 `RequestReader` collects bytes that trickle and hands them to the same function. What is refused, dropped
-or joined is written down in `parse_block`, once.
+or joined is written down in `_judge`, once.
 
 This file knows nothing about sockets; it imports `errors` only.
 """
@@ -68,6 +68,8 @@ _FAMILIAR: Final = frozenset(
     HTTP_SEC_GPC HTTP_KEEP_ALIVE HTTP_PROXY_CONNECTION""".split()
 )
 
+_all_familiar: Final = _FAMILIAR.issuperset
+
 # Never shown to an application. HTTP_PROXY: "httpoxy" (CVE-2016-5385), a client would choose the proxy of the
 # application's own requests. The rest are echoes of framing that the web server has already dealt with
 # (nginx sends HTTP_TRANSFER_ENCODING beside a body that it has decoded: Werkzeug then reads nothing).
@@ -96,8 +98,7 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
         raise MalformedRequest(
             f"expected ',' after a head of {size} bytes, found {data[comma : comma + 1]!r}", code="no-comma"
         )
-    variables, length = parse_block(data[start:comma], limits, require_scgi)
-    return _new(Head, (variables, length, comma + 1))
+    return _judge(data[start:comma].decode("latin-1"), limits, require_scgi, comma + 1)
 
 
 def _check_start(data: bytes) -> None:
@@ -114,32 +115,21 @@ def _check_start(data: bytes) -> None:
     )
 
 
-def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool = True) -> tuple[dict[str, str], int]:
-    """Judge what is inside the netstring; returns the variables and the body's length.
+def _judge(text: str, limits: Limits, require_scgi: bool, end: int) -> Head:
+    """Judge what is inside the netstring.
 
     The rules are here, each once: whole-block tests first, a closer look only where they find something.
     """
-    text = block.decode("latin-1")
     items = text.split("\0", 2 * limits.variables + 1)
-    if len(items) > 2 * limits.variables + 1:
-        count = (text.count("\0") + 1) // 2
-        raise LimitExceeded(f"{count} variables, the limit is {limits.variables}", code="too-many-variables")
-    if items.pop() != "":
-        raise MalformedRequest("the head does not end with NUL", code="head-not-terminated")
-    if len(items) % 2:
-        raise MalformedRequest(f"the name {items[-1][:80]!r} has no value", code="odd-items")
-    if not items or items[0] != "CONTENT_LENGTH":
-        found = items[0][:80] if items else ""
-        raise MalformedRequest(
-            f"expected CONTENT_LENGTH as the first variable, found {found!r}", code="content-length-not-first"
-        )
+    if items.pop() or len(items) & 1 or not items or items[0] != "CONTENT_LENGTH":
+        _refuse_form(text, limits)
     in_turn = iter(items)
     variables = dict(zip(in_turn, in_turn))  # noqa: B905 (an even count, as we know)
     if 2 * len(variables) != len(items):
         variables = _join(items)
     if "\n" in text or "\r" in text:
         _refuse_line_breaks(variables)
-    if not _FAMILIAR.issuperset(variables):
+    if not _all_familiar(variables):
         _judge_names(variables)
     length = 0
     if items[1] != "0":
@@ -147,7 +137,23 @@ def parse_block(block: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: boo
         variables["CONTENT_LENGTH"] = items[1] or "0"
     if variables.get("SCGI") != "1":
         _refuse_scgi(variables, require_scgi)
-    return variables, length
+    return _new(Head, (variables, length, end))
+
+
+def _refuse_form(text: str, limits: Limits) -> NoReturn:
+    """It is no list of names and values that begins with CONTENT_LENGTH: say what it is."""
+    count = (text.count("\0") + 1) // 2
+    if count > limits.variables:
+        raise LimitExceeded(f"{count} variables, the limit is {limits.variables}", code="too-many-variables")
+    items = text.split("\0")
+    if items.pop():
+        raise MalformedRequest("the head does not end with NUL", code="head-not-terminated")
+    if len(items) % 2:
+        raise MalformedRequest(f"the name {items[-1][:80]!r} has no value", code="odd-items")
+    found = items[0][:80] if items else ""
+    raise MalformedRequest(
+        f"expected CONTENT_LENGTH as the first variable, found {found!r}", code="content-length-not-first"
+    )
 
 
 def _join(items: list[str]) -> dict[str, str]:

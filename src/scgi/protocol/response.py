@@ -90,9 +90,8 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
     `length` is the body's length where the caller knows it (bytes): sent as Content-Length if the application did
     not. Hop-by-hop headers are left out. Raises `MisuseError` for whatever could split, smuggle or confuse.
     """
-    code, line = _STATUS_LINES.get(status) or status_line(status)
+    code, text = _STATUS_LINES.get(status) or status_line(status)
     declared: int | None = None
-    lines = [line]
     for name, value in headers:
         try:
             if not value.isprintable():
@@ -108,16 +107,13 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
             if kind == "status":
                 raise MisuseError("header Status: the status has its own argument", code="status-header")
             continue  # hop-by-hop: left out, as a CGI script's harmless `Connection: close` should be
-        lines.append(f"{name}: {value}\r\n")
+        text += f"{name}: {value}\r\n"
     if declared is None:
         declared = length
     bodiless = code == 204 or code == 304
-    if declared is not None and code != 204:
-        lines.append(f"Content-Length: {declared}\r\n\r\n")
-    else:
-        lines.append("\r\n")
+    text += f"Content-Length: {declared}\r\n\r\n" if declared is not None and code != 204 else "\r\n"
     try:
-        data = "".join(lines).encode("latin-1")
+        data = text.encode("latin-1")
     except UnicodeEncodeError as error:
         raise MisuseError(
             f"headers are Latin-1 text (PEP 3333), found {error.object[error.start : error.end]!r}"[:200],

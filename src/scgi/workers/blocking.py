@@ -206,14 +206,13 @@ class Worker:
             board[index] = RUNNING
             outcome = adapter(slot, fd, variables, length, body)
             slot.fd = -1
+            if outcome or not whole or slot.sent > LONG_ANSWER:
+                self._unusual_end(slot, fd, body, outcome)
+            else:
+                close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
-            if outcome or not whole or slot.sent > LONG_ANSWER:
-                if self._unusual_end(slot, fd, body, outcome):
-                    break
-            else:
-                close(fd)
         board[index] = Stage.FREE
 
     # Off the hot path.
@@ -289,8 +288,8 @@ class Worker:
             return io.BytesIO(data[end : end + length]), False
         return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), False
 
-    def _unusual_end(self, slot: Slot, fd: int, body: Any, outcome: Outcome) -> bool:
-        """Close a connection that a plain close might harm; returns whether this worker is to end."""
+    def _unusual_end(self, slot: Slot, fd: int, body: Any, outcome: Outcome) -> None:
+        """Close a connection that a plain close might harm; end this worker if its handler wanted to."""
         raw = getattr(body, "raw", None)
         unread = has_unread(fd)
         if isinstance(raw, BodyReader):
@@ -305,8 +304,6 @@ class Worker:
             os.close(fd)
         if outcome is Outcome.LEAVE:
             self._on_stop(0, None)
-            return True
-        return False
 
     # Accepting, when it is not one listener and plain sailing.
 
