@@ -17,7 +17,6 @@ import errno
 import io
 import logging
 import os
-import select
 import signal
 import socket
 import threading
@@ -34,7 +33,6 @@ from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, p
 from scgi.protocol.response import error_page
 from scgi.status.scoreboard import (
     ARMED,
-    DRAINING,
     HEAD_ROOM,
     IDLE_BYTE,
     RECORD,
@@ -44,18 +42,16 @@ from scgi.status.scoreboard import (
     Stage,
     record_offset,
 )  # fmt: skip
+from scgi.workers.intake import Accept, Intake
 
 log = logging.getLogger("scgi.worker")
 
-Accept = Callable[[], tuple[int, Any]]
 Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 _WAKE: Final = signal.SIGWINCH  # within a worker, thread to thread: ignored by default, and not taken for a nudge
 READ_SIZE: Final = 65536
 LONG_ANSWER: Final = 16384  # bytes; more may still be on its way when we close, and a reset would cut it
 NO_VARIABLES: Final[dict[str, Any]] = {}
-_SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
-_DRAIN_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +80,13 @@ class Worker:
         lifeline: int,
     ) -> None:
         self.plan = plan
-        self.listeners = listeners
         self.slots = [Slot(board, first_slot + number) for number in range(plan.threads)]
         self.board = board
         self.bell = bell
         self.lifeline = lifeline
         self.leaving = False
         self.exit_status = 0
-        self._owned = owned
-        # What a thread waits on, and what SIGTERM puts a dead socket over: the listener, or an epoll over several.
-        self._epoll = None if len(listeners) == 1 else _watch(listeners)
-        self._wait_fd = listeners[0].fileno() if self._epoll is None else self._epoll.fileno()
-        self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
+        self.intake = Intake(listeners, owned, board)
 
     def run(self) -> int:
         """Serve until told to stop; returns the process's exit status."""
@@ -119,21 +110,16 @@ class Worker:
 
     def _on_stop(self, signum: int, frame: object) -> None:
         self.leaving = True
-        self._stop_listening()
+        self.intake.stop()
         self._on_nudge(signum, frame)
 
     def _on_nudge(self, signum: int, frame: object) -> None:
-        if self.board.memory[DRAINING] and self._epoll is not None:
-            self._stop_listening()
+        self.intake.wake_for_draining()
         for slot in self.slots:
             if slot.fd >= 0 and slot.board[slot.index] in (Stage.READING, Stage.WRITING):
                 with contextlib.suppress(OSError):  # another thread has just closed it
                     os.set_blocking(slot.fd, False)
         self._wake_threads()
-
-    def _stop_listening(self) -> None:
-        with contextlib.suppress(OSError):  # the application has closed all descriptors it found
-            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
 
     def _wake_threads(self) -> None:
         """Interrupt the other threads' system calls, which then meet what was changed."""
@@ -154,7 +140,7 @@ class Worker:
         record = record_offset(index - STAGES)
         head_start = record + RECORD.size
         last_stage = STAGES + self.board.slots
-        accept = self._first_accept()
+        accept = self.intake.accept
         limits = plan.limits
         require_scgi = plan.require_scgi
         access = plan.access
@@ -305,31 +291,14 @@ class Worker:
         if outcome is Outcome.LEAVE:
             self._on_stop(0, None)
 
-    # Accepting, when it is not one listener and plain sailing.
-
-    def _first_accept(self) -> Accept:
-        if self._epoll is not None:
-            return self._accept_any
-        accept: Accept = self.listeners[0]._accept  # type: ignore[attr-defined]
-        return accept
-
     def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
-        """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
-        number = error.errno
+        """What to call after `accept` failed; None ends the loop."""
         if self.leaving:
             return None
-        if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
             self._rest(error)
-        elif accept == self._accept_rest:
-            return None if number == errno.EINVAL else accept
-        elif self.board.memory[DRAINING]:
-            return self._accept_rest
-        elif isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
-            self.listeners[0].setblocking(True)
-        elif number in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
-            log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
-            return None
-        return accept
+            return accept
+        return self.intake.after(accept, error)
 
     def _rest(self, error: OSError) -> None:
         """Nothing to accept with: wait a second, no candidate for the next request meanwhile."""
@@ -341,76 +310,6 @@ class Worker:
             log.error("cannot accept a connection: %s; trying again every second", error.strerror)
         time.sleep(1.0)
 
-    def _accept_any(self) -> tuple[int, Any]:
-        """Wait on several listeners and take from one that is ready."""
-        assert self._epoll is not None
-        while True:
-            for fd, _ in self._epoll.poll():
-                for listener in self.listeners:
-                    if listener.fileno() == fd:
-                        try:
-                            accepted: tuple[int, Any] = listener._accept()  # type: ignore[attr-defined]
-                            return accepted
-                        except BlockingIOError:
-                            continue
-                        except OSError as error:
-                            if error.errno != errno.EINVAL:
-                                raise
-                            self._epoll.unregister(fd)  # shut down and empty
-
-    def _accept_rest(self) -> tuple[int, Any]:
-        """Draining: take what is queued on our own listeners; OSError EINVAL once they have been quiet for a while."""
-        own = {
-            listener.fileno(): listener for listener, owned in zip(self.listeners, self._owned, strict=True) if owned
-        }
-        poller = select.poll()
-        for fd in own:
-            poller.register(fd, select.POLLIN | _SHUT)
-        while own and not self.leaving and (ready := poller.poll(int(_DRAIN_QUIET * 1000))):
-            for fd, event in ready:
-                try:
-                    accepted: tuple[int, Any] = own[fd]._accept()  # type: ignore[attr-defined]
-                    return accepted
-                except OSError as error:
-                    empty = event & _SHUT if isinstance(error, BlockingIOError) else error.errno == errno.EINVAL
-                    if empty:  # shut down, and nothing is left in it
-                        poller.unregister(fd)
-                        del own[fd]
-                    elif not isinstance(error, BlockingIOError):
-                        raise
-        raise OSError(errno.EINVAL, "the queue is empty")
-
-
-class _Poll:
-    """For systems without epoll: the same three methods. A dead socket over its pipe wakes it, as over an epoll."""
-
-    def __init__(self) -> None:
-        self._wake = os.pipe()[0]
-        self._poller = select.poll()
-        self._poller.register(self._wake, select.POLLIN)
-        self.unregister = self._poller.unregister
-
-    def register(self, fd: int, _: int) -> None:
-        self._poller.register(fd, select.POLLIN)
-
-    def fileno(self) -> int:
-        return self._wake
-
-    def poll(self) -> list[tuple[int, int]]:
-        ready = self._poller.poll()
-        if any(fd == self._wake for fd, _ in ready):
-            raise OSError(errno.EINVAL, "woken")
-        return ready
-
 
 def _woken(signum: int, frame: object) -> None:
     pass
-
-
-def _watch(listeners: list[socket.socket]) -> select.epoll | _Poll:
-    """Something to wait on for several listeners; where the system can, it wakes one waiter per connection."""
-    watch = select.epoll() if hasattr(select, "epoll") else _Poll()
-    for listener in listeners:
-        listener.setblocking(False)
-        watch.register(listener.fileno(), getattr(select, "EPOLLIN", 0) | getattr(select, "EPOLLEXCLUSIVE", 0))
-    return watch

@@ -1,0 +1,133 @@
+"""Where a worker's connections come from: one listener, several, or what is left in the queues at the end.
+
+Waiting is always for one descriptor: the listener itself (the fast form, a plain blocking `accept`), or an epoll over
+several. `stop` puts a dead socket over this process's copy of it, which ends the waiting, wherever a thread is in it.
+
+Imports `net`, `status`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from scgi.status.scoreboard import DRAINING, Scoreboard
+
+log = logging.getLogger("scgi.worker")
+
+Accept = Callable[[], tuple[int, Any]]
+_SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
+_QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
+
+
+class Intake:
+    """The listeners of one worker process; `owned` says of each whether it is ours to drain."""
+
+    def __init__(self, listeners: list[socket.socket], owned: list[bool], board: Scoreboard) -> None:
+        self._listeners = listeners
+        self._owned = owned
+        self._board = board
+        self._several = None if len(listeners) == 1 else _watch(listeners)
+        self._wait_fd = (self._several or listeners[0]).fileno()
+        self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
+        single: Accept = listeners[0]._accept  # type: ignore[attr-defined]
+        self.accept: Accept = single if self._several is None else self._accept_any
+
+    def stop(self) -> None:
+        """Nobody waits any more: every `accept` of this process fails from now on. Safe in a signal handler."""
+        with contextlib.suppress(OSError):  # the application has closed all descriptors it found
+            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+
+    def wake_for_draining(self) -> None:
+        """One listener tells by itself that it is drained; those who wait for several are woken."""
+        if self._several is not None and self._board.memory[DRAINING]:
+            self.stop()
+
+    def after(self, accept: Accept, error: OSError) -> Accept | None:
+        """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
+        if accept == self._accept_rest:
+            return None if error.errno == errno.EINVAL else accept
+        if self._board.memory[DRAINING]:
+            return self._accept_rest
+        if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
+            self._listeners[0].setblocking(True)
+        elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
+            log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
+            return None
+        return accept
+
+    def _accept_any(self) -> tuple[int, Any]:
+        """Wait on several listeners and take from one that is ready."""
+        assert self._several is not None
+        while True:
+            for fd, _ in self._several.poll():
+                for listener in self._listeners:
+                    if listener.fileno() == fd:
+                        try:
+                            accepted: tuple[int, Any] = listener._accept()  # type: ignore[attr-defined]
+                            return accepted
+                        except BlockingIOError:
+                            continue
+                        except OSError as error:
+                            if error.errno != errno.EINVAL:
+                                raise
+                            self._several.unregister(fd)  # shut down and empty
+
+    def _accept_rest(self) -> tuple[int, Any]:
+        """Draining: take what is queued on our own listeners; OSError EINVAL once they have been quiet for a while."""
+        own = {
+            listener.fileno(): listener for listener, owned in zip(self._listeners, self._owned, strict=True) if owned
+        }
+        poller = select.poll()
+        for fd in own:
+            poller.register(fd, select.POLLIN | _SHUT)
+        while own and (ready := poller.poll(int(_QUIET * 1000))):
+            for fd, event in ready:
+                try:
+                    accepted: tuple[int, Any] = own[fd]._accept()  # type: ignore[attr-defined]
+                    return accepted
+                except OSError as error:
+                    empty = event & _SHUT if isinstance(error, BlockingIOError) else error.errno == errno.EINVAL
+                    if empty:  # shut down, and nothing is left in it
+                        poller.unregister(fd)
+                        del own[fd]
+                    elif not isinstance(error, BlockingIOError):
+                        raise
+        raise OSError(errno.EINVAL, "the queue is empty")
+
+
+class _Poll:
+    """For systems without epoll: the same three methods. A dead socket over its pipe wakes it, as over an epoll."""
+
+    def __init__(self) -> None:
+        self._wake = os.pipe()[0]
+        self._poller = select.poll()
+        self._poller.register(self._wake, select.POLLIN)
+        self.unregister = self._poller.unregister
+
+    def register(self, fd: int, _: int) -> None:
+        self._poller.register(fd, select.POLLIN)
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def poll(self) -> list[tuple[int, int]]:
+        ready = self._poller.poll()
+        if any(fd == self._wake for fd, _ in ready):
+            raise OSError(errno.EINVAL, "woken")
+        return ready
+
+
+def _watch(listeners: list[socket.socket]) -> select.epoll | _Poll:
+    """Something to wait on for several listeners; where the system can, it wakes one waiter per connection."""
+    watch = select.epoll() if hasattr(select, "epoll") else _Poll()
+    for listener in listeners:
+        listener.setblocking(False)
+        watch.register(listener.fileno(), getattr(select, "EPOLLIN", 0) | getattr(select, "EPOLLEXCLUSIVE", 0))
+    return watch
