@@ -5,6 +5,7 @@ Imports `config`, `gateway`, `net`, `log`, `errors`.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Final
 
 import click
@@ -50,10 +51,10 @@ def gateway(**options: Any) -> None:
             problems.append((COMMAND_LINE, f"{option}: expected HOST:PORT or unix:PATH, got 'systemd'"))
     raise_problems(problems)
     _start_log(values)
-    try:
-        from scgi.gateway import run_gateway
-    except ImportError:
-        raise MissingExtra("http", "the gateway") from None
+    if find_spec("uvicorn") is None:
+        raise MissingExtra("http", "the gateway")
+    from scgi.gateway import run_gateway
+
     listener = open_listener(http)
     click.echo(f"scgi: http://{listener.address} asks {upstream}; Ctrl-C ends it", err=True)
     try:

@@ -207,7 +207,10 @@ def _refuse_scgi(variables: dict[str, str], require_scgi: bool) -> None:
     if "SCGI" in variables:
         raise MalformedRequest(f"SCGI: expected '1', found {variables['SCGI'][:40]!r}", code="scgi-not-1")
     if require_scgi:
-        raise MalformedRequest("the variable SCGI is missing", code="scgi-missing")
+        raise MalformedRequest(
+            "the variable SCGI is missing: in nginx 'include scgi_params', or accept it so with --no-require-scgi",
+            code="scgi-missing",
+        )
 
 
 class RequestReader:
