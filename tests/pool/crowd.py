@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from support import Response, build_request, parse_response, scgi_request
+from support import Process, Response, build_request, parse_response, scgi_request, wait_until
 from support.addresses import connect
 
 
@@ -31,6 +32,11 @@ def begun(address: str, path: str) -> Iterator[socket.socket]:
     with connect(address) as peer:
         peer.sendall(build_request(path=path))
         yield peer
+
+
+def dozing(server: Process) -> int:
+    """The worker that has taken the request for `/doze`, once one has."""
+    return int(wait_until(lambda: re.search(r"^dozing: (\d+)\n", server.log(), re.MULTILINE))[1])
 
 
 def at_once(address: str, count: int, path: str, within: float = 20) -> list[Response]:

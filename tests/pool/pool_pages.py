@@ -29,6 +29,12 @@ def sleep(seconds, environ):
     return os.getpid()
 
 
+def doze(seconds, environ):
+    """For tests that have to know who has taken the request."""
+    print(f"dozing: {os.getpid()}", file=sys.stderr)
+    return sleep(seconds, environ)
+
+
 def stubborn(seconds, environ):
     """As a C library that restarts what a signal interrupts."""
     end = time.monotonic() + float(seconds)

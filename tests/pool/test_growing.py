@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from conftest import Launch, Serve
 from pool.crowd import at_once, begun
 from support import Process, free_port, scgi_request, wait_until
@@ -56,6 +58,7 @@ def test_five_slow_requests_at_once_are_answered_by_five_processes_and_the_sixth
     assert len(server.children()) == 5
 
 
+@pytest.mark.alone
 def test_a_client_that_asks_one_after_another_keeps_one_worker(serve: StartPool) -> None:
     server = serve("--max-workers", "5")
     pids = {scgi_request(server.address, path="/pid").body for _ in range(200)}

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from pool.crowd import Crowd, begun, rest_of
+from pool.crowd import Crowd, begun, dozing, rest_of
 from support import Process, is_alive, scgi_request, wait_until
 
 StartPool = Callable[..., Process]
@@ -23,8 +23,8 @@ def test_hup_replaces_all_workers_one_for_one(serve: StartPool) -> None:
 
 def test_a_replaced_worker_finishes_what_it_has(serve: StartPool) -> None:
     server = serve("--max-workers", "1")
-    old = wait_until(server.children)[0]
-    with begun(server.address, "/sleep/0.8") as peer:
+    with begun(server.address, "/doze/0.8") as peer:
+        old = dozing(server)
         server.signal(signal.SIGHUP)
         assert scgi_request(server.address).text != str(old)  # the fresh one answers meanwhile
         answer = rest_of(peer)

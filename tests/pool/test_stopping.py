@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Launch
+from conftest import Launch, Serve
 from pool.conftest import PAGES
 from pool.crowd import Crowd, begun, rest_of
 from support import Process, free_port, is_alive, is_listening, scgi_request, wait_until
@@ -73,6 +73,19 @@ def test_a_worker_that_crashes_while_the_queue_is_emptied_has_an_heir(serve: Sta
         assert victim.recv(65536) == b""
         assert [rest_of(peer).status for peer in rest] == [200] * 5
     assert server.wait() == 0
+
+
+def test_term_while_the_application_is_imported_answers_the_queue_before_the_end(
+    scgi_serve: Serve, short_tmp: Path
+) -> None:
+    (short_tmp / "slow.py").write_text(f"{PAGES.read_text()}\ntime.sleep(1)\n")
+    address = f"unix:{short_tmp}/s"
+    server = scgi_serve(f"{short_tmp}/slow.py:app", listen=address)
+    with begun(address, "/pid") as peer:
+        server.signal(signal.SIGTERM)
+        assert rest_of(peer).status == 200
+    assert server.wait() == 0
+    assert not Path(f"{short_tmp}/s").exists()
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
