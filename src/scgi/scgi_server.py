@@ -101,7 +101,7 @@ class SCGIServer:
         def make_adapter(lifeline: int) -> Adapter:
             handler = handler_class(lifeline)
             refuse_unrunnable(type(handler))
-            return HandlerAdapter(handler)
+            return HandlerAdapter(handler).answer
 
         if not logging.getLogger("scgi").hasHandlers():  # the program has not set up logging for us
             scgi_log.setup("info")

@@ -182,7 +182,7 @@ class HandlerAdapter:
             kind.handle_connection is not SCGIHandler.handle_connection or kind.read_env is not SCGIHandler.read_env
         )
 
-    def __call__(self, slot: Slot, fd: int, variables: dict[str, str], length: int, body: BinaryIO) -> Outcome:
+    def answer(self, slot: Slot, fd: int, variables: dict[str, str], length: int, body: BinaryIO) -> Outcome:
         answer = Answer(slot, fd, variables.get("REQUEST_METHOD") == "HEAD", self.patience)
         output = Output(answer)
         leaving = False

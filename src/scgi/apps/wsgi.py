@@ -153,7 +153,7 @@ class WsgiAdapter:
             "wsgi.url_scheme": "http",
         }
 
-    def __call__(self, slot: Slot, fd: int, variables: dict[str, Any], length: int, body: BinaryIO) -> Outcome:
+    def answer(self, slot: Slot, fd: int, variables: dict[str, Any], length: int, body: BinaryIO) -> Outcome:
         get = variables.get
         method = get("REQUEST_METHOD")
         answer = WsgiAnswer(slot, fd, method == "HEAD", self.patience)

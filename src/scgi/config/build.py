@@ -123,7 +123,7 @@ def _worker_plan(application: Application, settings: Settings) -> WorkerPlan:
     if application.interface == "handler":
 
         def make_adapter(lifeline: int) -> Adapter:
-            return HandlerAdapter(application.target(lifeline), patience)
+            return HandlerAdapter(application.target(lifeline), patience).answer
     else:
         wsgi = WsgiAdapter(
             application.target,
@@ -134,7 +134,7 @@ def _worker_plan(application: Application, settings: Settings) -> WorkerPlan:
         )
 
         def make_adapter(lifeline: int) -> Adapter:
-            return wsgi
+            return wsgi.answer
 
     return WorkerPlan(
         make_adapter,
