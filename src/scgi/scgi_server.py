@@ -28,6 +28,7 @@ from scgi.config.build import warn_of_exposure
 from scgi.errors import ConfigError, ScgiError
 from scgi.net.address import Address
 from scgi.net.listen import Listener, adopt, inherited_listeners, open_listener
+from scgi.supervisor.bell import Bell
 from scgi.supervisor.policy import PoolPolicy
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.util import log, ns_read_size, ns_reads, parse_env, read_env
@@ -113,7 +114,8 @@ class SCGIServer:
             )  # fmt: skip
             warn_of_exposure(listener)
         try:
-            Pool(plan, listeners).run()
+            with Bell() as bell:
+                Pool(plan, listeners, bell).run()
         finally:
             for listener in listeners:
                 if listener.owned:

@@ -33,7 +33,9 @@ from scgi.net.listen import Listener, inherited_listeners, open_listener
 from scgi.net.stream import Patience
 from scgi.protocol.request import Limits
 from scgi.status.scoreboard import Slot
+from scgi.supervisor.bell import Bell, StoppedEarly
 from scgi.supervisor.companion import Companion
+from scgi.supervisor.doors import Doors
 from scgi.supervisor.policy import PoolPolicy
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.workers.blocking import Adapter, WorkerPlan
@@ -54,7 +56,8 @@ def serve(app: Any, **settings: Any) -> int:
 def run_server(settings: Settings) -> int:
     """Run, or with `check` only try, what the settings say; returns the exit status."""
     start_log(settings)
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened, contextlib.suppress(StoppedEarly):
+        bell = opened.enter_context(Bell())
         listeners = open_listeners(settings)
         for listener in listeners:
             opened.callback(listener.close)
@@ -63,7 +66,8 @@ def run_server(settings: Settings) -> int:
             front = open_listener(settings.http, backlog=settings.backlog)
             opened.callback(front.close)
             companions.append(_http_front(front, listeners, settings))
-        application = _load(settings)
+        with bell.while_loading(Doors(listeners).somebody_waits):
+            application = _load(settings)
         plan = PoolPlan(
             worker=_worker_plan(application, settings),
             policy=PoolPolicy(settings.min_workers, settings.max_workers, settings.idle_timeout),
@@ -75,7 +79,9 @@ def run_server(settings: Settings) -> int:
             return 0
         opened.enter_context(_pid_file(settings.pid_file))
         _announce(application, listeners, settings)
-        return int(Pool(plan, listeners).run())
+        return int(Pool(plan, listeners, bell).run())
+    log.info("stopped while the application was being loaded")
+    return 0
 
 
 def start_log(settings: Settings) -> None:

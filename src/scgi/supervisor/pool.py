@@ -9,14 +9,12 @@ One loop, one wait; signal handlers do nothing but write to the bell. Imports `w
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
-import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -25,6 +23,7 @@ from scgi import log as scgi_log
 from scgi.errors import ExitCode
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import ARMED, DRAINING
+from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import FORK_FAILED, Child
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.doors import Doors
@@ -39,7 +38,6 @@ _SETTLED: Final = 1.0  # a worker that dies younger than this died at once
 _HURRY: Final = 0.3  # at a stop "at once": between TERM and KILL
 _KILLED: Final = 2.0  # after KILL nothing is waited for longer than this
 _WINDING: Final = 0.02  # between looks while the pool ends
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
 
 
 class Phase(Enum):
@@ -61,10 +59,11 @@ class PoolPlan:
 
 
 class Pool:
-    """Runs workers on `listeners` in this process until it is told to stop. The application is loaded already."""
+    """Runs workers on `listeners` in this process until `bell` tells it to stop. The application is loaded already."""
 
-    def __init__(self, plan: PoolPlan, listeners: list[Listener]) -> None:
+    def __init__(self, plan: PoolPlan, listeners: list[Listener], bell: Bell) -> None:
         self.plan = plan
+        self.bell = bell
         self.doors = Doors(listeners)
         # Twice the maximum: while workers are replaced, the old ones finish in their slots.
         self.roster = Roster(plan.worker, listeners, 2 * plan.policy.maximum)
@@ -77,6 +76,7 @@ class Pool:
         self._looked_at = 0.0
         self._look_at: float | None = None  # when to look whether a worker more is needed
         self._next_tick = 0.0
+        self._poller = select.poll()
         self._watching = False  # the listeners are in the poll set
         self._to_replace: list[Child] = []  # after a HUP
         self._ever_ready = False
@@ -85,51 +85,32 @@ class Pool:
 
     def run(self) -> ExitCode:
         """Serve until TERM, INT or a failure at the start; returns the exit status for the process."""
-        with self._wired():
-            gc.collect()
-            gc.freeze()
-            try:
-                self._look_at = time.monotonic()
-                while self.phase is Phase.SERVING or len(self.roster) or self._companions():
-                    self._turn()
-                    if self.phase is Phase.STOPPING and time.monotonic() > self._deadline + _KILLED:
-                        log.error("processes that do not end are left behind: %s", sorted(self.roster.children))
-                        break
-            finally:
-                gc.unfreeze()
-                for child in self.roster:
-                    child.send(signal.SIGKILL)
-                self.roster.board.close()
-        return self.exit_code
-
-    @contextlib.contextmanager
-    def _wired(self) -> Iterator[None]:
-        """The bell, the lifeline and the signal handlers, for as long as the pool runs."""
-        bell_out, bell_in = os.pipe()
-        lifeline_out, lifeline_in = os.pipe()
-        os.set_blocking(bell_out, False)
-        os.set_blocking(bell_in, False)
+        self.bell.wire()
         theirs = [sock.fileno() for companion in self.plan.companions for sock in companion.sockets]
-        self._bell, self._lifeline_in = bell_out, lifeline_in
-        self._wiring = Wiring(bell_in, lifeline_out, (bell_out, lifeline_in, *theirs))
-        self._poller = select.poll()
-        self._poller.register(bell_out, select.POLLIN)
-        before = {signum: signal.signal(signum, _noted) for signum in _SIGNALS}
-        wakeup = signal.set_wakeup_fd(bell_in, warn_on_full_buffer=False)
+        bell = self.bell
+        self._wiring = Wiring(bell.into, bell.lifeline_out, (bell.out, bell.lifeline_in, *theirs))
+        self._poller.register(bell.out, select.POLLIN)
+        gc.collect()
+        gc.freeze()
         try:
-            yield
+            self._look_at = time.monotonic()
+            while self.phase is Phase.SERVING or len(self.roster) or self._companions():
+                self._turn()
+                if self.phase is Phase.STOPPING and time.monotonic() > self._deadline + _KILLED:
+                    log.error("processes that do not end are left behind: %s", sorted(self.roster.children))
+                    break
         finally:
-            signal.set_wakeup_fd(wakeup)
-            for signum, handler in before.items():
-                signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
-            for descriptor in (bell_out, bell_in, lifeline_out, lifeline_in):
-                os.close(descriptor)
+            gc.unfreeze()
+            for child in self.roster:
+                child.send(signal.SIGKILL)
+            self.roster.board.close()
+        return self.exit_code
 
     def _turn(self) -> None:
         """Once round: wait, hear, reap, decide."""
         ready = self._poller.poll(self._patience())
         now = time.monotonic()
-        if any(fd != self._bell for fd, _ in ready):  # a connection has come while everybody was busy
+        if any(fd != self.bell.out for fd, _ in ready):  # a connection has come while everybody was busy
             self._watch(False)
             self._look_soon(now)
         self._hear(now)
@@ -165,10 +146,7 @@ class Pool:
 
     def _hear(self, now: float) -> None:
         """Read the bell: signals by their numbers, 0 from workers."""
-        heard = b""
-        with contextlib.suppress(BlockingIOError):
-            heard = os.read(self._bell, 4096)
-        for byte in heard:
+        for byte in self.bell.hear():
             if byte == 0:  # nobody is idle
                 self._idle_record.note(0, now)
                 self._pace = replace(self._pace, rested=False)
@@ -325,7 +303,7 @@ class Pool:
     def _tend_companions(self, now: float) -> None:
         for companion in self.plan.companions:
             if companion.wanted and companion.child is None and not companion.budget.remaining(now):
-                companion.start((self._bell, self._wiring.bell, self._lifeline_in), self._wiring.lifeline, now)
+                companion.start((self.bell.out, self.bell.into, self.bell.lifeline_in), self.bell.lifeline_out, now)
 
     # The end.
 
@@ -386,7 +364,3 @@ class Pool:
     def _retire_all(self, now: float) -> None:
         for child in self.roster:
             self.roster.retire(child, now)
-
-
-def _noted(signum: int, frame: object) -> None:
-    """The signal's number is in the bell already (`signal.set_wakeup_fd`)."""
