@@ -202,8 +202,6 @@ UNCAPTURED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"), [row[1:] for row in UNCAPTURED], ids=[row[0] for row in UNCAPTURED]
-)
+@pytest.mark.parametrize(("environ", "expected"), [row[1:] for row in UNCAPTURED], ids=[row[0] for row in UNCAPTURED])
 def test_unusual_variables_give_a_usable_split(environ: dict[str, str], expected: tuple[str, str]) -> None:
     assert after(environ) == expected

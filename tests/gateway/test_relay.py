@@ -102,14 +102,10 @@ def test_head_204_and_304_have_no_body_but_keep_what_they_announce(site: Site) -
     with http(site) as client:
         answer = client.head("/")
         assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, "5", b"")
-        site.upstream.answer = lambda talk: talk.send(
-            b"Status: 304 Not Modified\r\nContent-Length: 9\r\n\r\n"
-        )
+        site.upstream.answer = lambda talk: talk.send(b"Status: 304 Not Modified\r\nContent-Length: 9\r\n\r\n")
         answer = client.get("/")
         assert (answer.status_code, answer.headers["content-length"]) == (304, "9")
-        site.upstream.answer = lambda talk: talk.send(
-            b"Status: 204 No Content\r\nContent-Length: 2\r\n\r\nno"
-        )
+        site.upstream.answer = lambda talk: talk.send(b"Status: 204 No Content\r\nContent-Length: 2\r\n\r\nno")
         answer = client.get("/")
         assert (answer.status_code, "content-length" in answer.headers, answer.content) == (204, False, b"")
 
@@ -142,9 +138,7 @@ def test_more_than_the_announced_length_is_cut(site: Site) -> None:
 
 def echo(talk: Conversation) -> None:
     body = b"".join(talk.body())
-    talk.answer(
-        body, *(f"X-{name}: {talk.variables.get(name, '-')}" for name in ("CONTENT_LENGTH", "CONTENT_TYPE"))
-    )
+    talk.answer(body, *(f"X-{name}: {talk.variables.get(name, '-')}" for name in ("CONTENT_LENGTH", "CONTENT_TYPE")))
 
 
 def test_a_small_body_goes_out_with_its_head_in_one_write(site: Site) -> None:

@@ -121,9 +121,7 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30
-    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30)
     assert done.stdout.startswith("MissingExtra the HTTP front needs"), done.stderr
     assert "scgi-server[http]" in done.stdout
 

@@ -158,6 +158,10 @@ def test_a_request_without_an_id_gets_process_and_serial() -> None:
 
 def test_all_workers_together_complain_once_a_second() -> None:
     board = Scoreboard(1)
-    assert [board.may_complain(now) for now in (50.0, 50.5, 50.9, 51.0, 51.5)] == [True, False, False, True, False]
+    board.mark(0, Stage.RESTING)
+    board.mark(1, Stage.RESTING)
+    times = (50.0, 50.5, 50.9, 51.0, 51.5)
+    assert [board.may_complain(0, now) for now in times] == [True, False, False, True, False]
+    assert not board.may_complain(1, 59.0)  # only one of those that rest speaks
     board.memory[COMPLAINED : COMPLAINED + 8] = struct.pack("=d", 1e300)  # nobody can silence it for ever
-    assert board.may_complain(60.0)
+    assert board.may_complain(0, 60.0)

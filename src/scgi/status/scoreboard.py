@@ -104,8 +104,10 @@ class Scoreboard:
         self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
         self.memory[STAGES + slot] = Stage.FREE
 
-    def may_complain(self, now: float) -> bool:
-        """Whether no worker has complained in the last second; if so, this counts as one."""
+    def may_complain(self, slot: int, now: float) -> bool:
+        """Whether this slot is the first that rests, and nobody has complained in the last second; counts as one."""
+        if self.stages().find(Stage.RESTING) != slot:
+            return False
         before = COMPLAINT.unpack_from(self.memory, COMPLAINED)[0]
         if 0 <= now - before < 1.0:
             return False

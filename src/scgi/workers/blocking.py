@@ -303,10 +303,9 @@ class Worker:
     def _rest(self, error: OSError) -> None:
         """Nothing to accept with: wait a second, no candidate for the next request meanwhile."""
         thread = threading.get_ident()
-        for slot in self.slots:
-            if slot.thread == thread:
-                slot.board[slot.index] = Stage.RESTING
-        if self.board.may_complain(time.monotonic()):
+        place = next(slot.index for slot in self.slots if slot.thread == thread)
+        self.board.memory[place] = Stage.RESTING
+        if self.board.may_complain(place - STAGES, time.monotonic()):
             log.error("cannot accept a connection: %s; trying again every second", error.strerror)
         time.sleep(1.0)
 
