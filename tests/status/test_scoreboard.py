@@ -157,7 +157,7 @@ def test_a_request_without_an_id_gets_process_and_serial() -> None:
 
 
 def test_all_workers_together_complain_once_a_second() -> None:
-    board = Scoreboard(1)
+    board = Scoreboard(2)
     board.mark(0, Stage.RESTING)
     board.mark(1, Stage.RESTING)
     times = (50.0, 50.5, 50.9, 51.0, 51.5)
