@@ -139,7 +139,7 @@ def test_processes_are_seen_counted_and_stopped(launch, tmp_path: Path) -> None:
     assert process.survivors() == [child]  # although it left the session
     with pytest.raises(pytest.fail.Exception, match="in vain"):
         process.assert_nothing_left(within=0.1)
-    assert not is_alive(child)
+    wait_until(lambda: not is_alive(child), what="the end of what was left")
 
 
 def test_a_missing_program_skips_here_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
