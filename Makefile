@@ -63,7 +63,7 @@ test-pythons:
 
 # Tries again what `make test` tries once.
 test-packages:
-	@scripts/system-packages tests
+	@scripts/system-packages tests $(BIN)/python
 
 clean:
 	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
@@ -73,5 +73,5 @@ $(VENV)/.ready-%: pyproject.toml $(if $(PYTHON),FORCE)
 	@touch $@
 
 $(VENV)/.test-packages: | $(VENV)/.ready-http,test
-	@scripts/system-packages tests
+	@scripts/system-packages tests $(BIN)/python
 	@touch $@

@@ -23,6 +23,7 @@ from scgi import log as scgi_log
 log = logging.getLogger("scgi.pool")
 
 FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PR_SET_PDEATHSIG: Final = 1
 _HANDLED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
@@ -79,13 +80,23 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
             status = run()
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        except BaseException:
-            log.exception("process %d failed", os.getpid())
+        except BaseException as error:
+            log.error("process %d failed", os.getpid(), exc_info=_without_our_frames(error))
         finally:
             _end(status)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     raise AssertionError("unreachable")
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """What an application raised at its start, from its own first frame on; unless all of it is ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not fork.__code__:
+        trace = trace.tb_next  # whoever called us, before the fork
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        trace = trace.tb_next
+    return error if trace is None else error.with_traceback(trace)
 
 
 def _become_child(close: Iterable[int]) -> None:

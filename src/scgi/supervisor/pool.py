@@ -292,8 +292,10 @@ class Pool:
             log.error("the first worker could not start; see above")
             self.exit_code = ExitCode.BOOT_FAILED
             self._stop_at_once(now)
-        elif rest := self._budget.lost(now):
-            log.warning("workers die at once: the next one starts in %.1f s", rest)
+        else:
+            self._pace = Pace()
+            if rest := self._budget.lost(now):
+                log.warning("workers die at once: the next one starts in %.1f s", rest)
         if failed and child.ready and self.phase is Phase.DRAINING and not self.roster.serving():
             self._spawn(now)  # for those that are still in the queue
 
