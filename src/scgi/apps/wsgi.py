@@ -135,7 +135,6 @@ class WsgiAdapter:
         *,
         mount: str | None = None,
         multithread: bool = False,
-        multiprocess: bool = True,
         patience: Patience | None = None,
     ) -> None:
         self.application = application
@@ -146,7 +145,7 @@ class WsgiAdapter:
             "wsgi.version": (1, 0),
             "wsgi.errors": self.errors,
             "wsgi.multithread": multithread,
-            "wsgi.multiprocess": multiprocess,
+            "wsgi.multiprocess": True,  # even of one worker there are two while SIGHUP replaces it
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,

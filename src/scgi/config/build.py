@@ -135,7 +135,6 @@ def _worker_plan(application: Application, settings: Settings) -> WorkerPlan:
             application.target,
             mount=None if settings.mount is None else parse_mount(settings.mount),
             multithread=settings.threads > 1,
-            multiprocess=settings.max_workers > 1,
             patience=patience,
         )
 
