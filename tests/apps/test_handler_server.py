@@ -258,6 +258,7 @@ def test_two_threads_never_share_the_dressed_up_process() -> None:
 def test_what_may_enter_the_environment() -> None:
     harmless = {"REQUEST_METHOD": "GET", "HTTP_X": "y", "SCGI": "1", "PATH_INFO": "/", "HTTPS": "on"}
     harmful = dict.fromkeys(["PATH", "IFS", "BASH_ENV", "ENV", "LD_PRELOAD", "PYTHONPATH", "SCGI_APP", "HOME"], "x")
+    harmful |= dict.fromkeys(["HTTP_PROXY", "http_proxy", "Https_Proxy", "ALL_PROXY", "no_proxy"], "x")
     assert cgi_variables({**harmless, **harmful, "HTTP_NUL": "a\0b"}) == harmless
 
 
