@@ -143,6 +143,18 @@ class Pages(SCGIHandler):
         output.write("Content-Type: text/plain\n\nlast words")
         sys.exit(3)
 
+    def exits_with_text(self, env, bodysize, input, output):
+        output.write("Content-Type: text/plain\n\nlast words")
+        sys.exit("the database is gone")
+
+    def exits_well(self, env, bodysize, input, output):
+        output.write("Content-Type: text/plain\n\nlast words")
+        sys.exit(0)
+
+    def exits_too_early(self, env, bodysize, input, output):
+        output.write("Content-Length: 100\n\nlast")
+        sys.exit()
+
     def nothing(self, env, bodysize, input, output):
         pass
 

@@ -258,6 +258,26 @@ def test_a_handler_may_exit_after_its_answer_and_is_replaced(pages: Handler) -> 
     assert pages.pid() != pid
 
 
+def test_what_a_handler_exits_with_is_in_the_log_unless_it_means_success(pages: Handler) -> None:
+    assert pages.ask("exits_well").text == "last words"
+    assert pages.ask("exits_with_text").text == "last words"
+    pages.logged(
+        r"WARNING scgi.request \[request \S+\]: the handler called sys.exit\('the database is gone'\)"
+        " while answering GET /exits_with_text\n"
+    )
+    assert pages.ask("exits").text == "last words"
+    pages.logged(r"the handler called sys.exit\(3\) while answering GET /exits\n")
+    assert "GET /exits_well" not in pages.process.log()
+
+
+def test_a_handler_may_exit_after_a_page_that_breaks_off_and_is_replaced(pages: Handler) -> None:
+    pid = pages.pid()
+    with pytest.raises(Reset):
+        pages.ask("exits_too_early")
+    pages.logged("96 bytes shorter than its Content-Length")
+    assert pages.pid() != pid
+
+
 # `input`
 
 

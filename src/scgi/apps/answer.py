@@ -24,11 +24,12 @@ log = logging.getLogger("scgi.request")
 
 
 class Outcome(IntEnum):
-    """How to close the connection after an answer."""
+    """How to close the connection after an answer. The values are bits; a `Flag` would be slow to test."""
 
     WHOLE = 0  # the answer is out
     BROKEN = 1  # it broke off: close so that the peer can tell
     LEAVE = 2  # the answer is out, and this worker wants to end
+    BROKEN_LEAVE = 3
 
 
 # A class attribute of an enum costs ten times as much as a module's name.
@@ -206,10 +207,15 @@ class Answer:
         return _WHOLE
 
 
+def request_line(slot: Slot) -> str:
+    """Method and address of the request, for the log."""
+    variables = slot.variables
+    return f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))}"
+
+
 def log_failure(slot: Slot, error: BaseException) -> None:
     """One error record with the request's identity and the whole traceback."""
-    variables = slot.variables
-    line = f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))}"
+    line = request_line(slot)
     try:
         log.error("%s: %s while answering %s", type(error).__name__, error, line, exc_info=error)
     except BaseException:  # its own __str__ raises, whatever that is, or there is no memory for a traceback

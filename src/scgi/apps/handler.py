@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-from scgi.apps.answer import Answer, Outcome
+from scgi.apps.answer import Answer, Outcome, log, request_line
 from scgi.apps.connection import Connection
 from scgi.apps.output import Output
 from scgi.errors import MalformedRequest, MisuseError, ProtocolError
@@ -112,7 +112,10 @@ def cgi_variables(env: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in env.items()
-        if name not in _NEVER and not name.startswith(_NEVER_PREFIXES) and "\0" not in value
+        if name not in _NEVER
+        and not name.startswith(_NEVER_PREFIXES)
+        and not name.lower().endswith("_proxy")  # http_proxy and such: where programs send their own requests
+        and "\0" not in value
     }
 
 
@@ -191,8 +194,9 @@ class HandlerAdapter:
                 self._lend_connection(fd, variables, length, body, output)
             else:
                 self.handler.produce(variables, length, body, output)
-        except SystemExit:  # "bail out": answer, then let this child be replaced
+        except SystemExit as leave:  # "bail out": answer, then let this child be replaced
             leaving = True
+            _log_last_words(slot, leave.code)
         except BaseException as error:
             output.release()
             return answer.fail(error)
@@ -203,7 +207,7 @@ class HandlerAdapter:
             outcome = answer.fail(error.with_traceback(None) if isinstance(error, ProtocolError) else error)
         finally:
             output.release()
-        return Outcome.LEAVE if leaving and outcome is Outcome.WHOLE else outcome
+        return Outcome(outcome | Outcome.LEAVE) if leaving else outcome
 
     def _lend_connection(self, fd: int, variables: dict[str, str], length: int, body: BinaryIO, output: Output) -> None:
         """For programs that override `handle_connection`: the request, judged and clean, on a socket of its own."""
@@ -213,3 +217,9 @@ class HandlerAdapter:
             self.handler.handle_connection(connection)
         finally:
             connection.give_back()
+
+
+def _log_last_words(slot: Slot, code: Any) -> None:
+    """What `sys.exit` was given, unless it means success: Python would print it, or make it the exit status."""
+    if code is not None and not (isinstance(code, int) and code == 0):
+        log.warning("the handler called sys.exit(%.500r) while answering %s", code, request_line(slot))

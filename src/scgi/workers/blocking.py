@@ -281,14 +281,14 @@ class Worker:
         if isinstance(raw, BodyReader):
             unread = unread or raw.unread > 0
             raw.detach_connection()
-        if outcome is Outcome.BROKEN:
+        if outcome & Outcome.BROKEN:
             reset(fd)
         elif unread:
             slot.board[slot.index] = Stage.WRITING
             leave(fd, self.plan.patience)
         else:
             os.close(fd)
-        if outcome is Outcome.LEAVE:
+        if outcome & Outcome.LEAVE:
             self._on_stop(0, None)
 
     def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
