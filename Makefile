@@ -1,4 +1,4 @@
-# What people and CI run. Everything lives in .venv, made on first use by the newest Python found.
+# What people and CI run. Everything lives in .venv, made on first use by the newest Python found, the system's own first.
 #
 #   make demo            the examples at http://127.0.0.1:8000 (HTTP=127.0.0.1:8123: elsewhere)
 #   make test            the tests (ARGS="tests/protocol -x": these)
