@@ -38,6 +38,9 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "serve":
+        from scgi.config.fork import require_fork
+
+        require_fork("scgi.serve")
         from scgi.config.build import serve
 
         return serve

@@ -11,8 +11,8 @@ import socket
 __all__ = ["recvfd", "sendfd", "socketpair"]
 
 
-def socketpair(family: int = socket.AF_UNIX, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[int, int]:
-    """Two connected sockets, as descriptors."""
+def socketpair(family: int | None = None, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[int, int]:
+    """Two connected sockets, as descriptors; unix sockets where there are any."""
     one, other = socket.socketpair(family, type, proto)
     return one.detach(), other.detach()
 

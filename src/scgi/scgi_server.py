@@ -21,9 +21,13 @@ if __name__ == "__main__" and not __package__:
     # Run from its own folder, that folder is first on the path: our own module names must not hide others.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+from scgi.config.fork import require_fork
+
+require_fork("scgi.scgi_server")
+
 from scgi import log as scgi_log
 from scgi.apps.handler import HandlerAdapter, SCGIHandler
-from scgi.apps.load import refuse_unrunnable
+from scgi.apps.load import refuse_here, refuse_unrunnable
 from scgi.config.build import warn_of_exposure
 from scgi.errors import ConfigError, ScgiError
 from scgi.net.address import Address
@@ -76,16 +80,17 @@ class SCGIServer:
 
     def serve(self) -> None:
         """Listen, or take the sockets that systemd hands over, and serve until SIGTERM or SIGINT."""
-        self._check()
+        self._check("SCGIServer.serve()")
         self._run(inherited_listeners() or [adopt(self.get_listening_socket(), owned=True)])
 
     def serve_on_socket(self, s: socket.socket) -> None:
         """Serve on a socket that is bound already; it stays open and as it is for whoever else uses it."""
-        self._check()
+        self._check("SCGIServer.serve_on_socket()")
         self._run([adopt(s, owned=False)])
 
-    def _check(self) -> None:
+    def _check(self, call: str) -> None:
         """What could not run as its author means it is refused before anything listens."""
+        refuse_here(call)
         refuse_unrunnable(self.handler_class)
         for name in _MACHINERY:
             if getattr(type(self), name, None) is not getattr(SCGIServer, name, None):

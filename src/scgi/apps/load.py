@@ -14,7 +14,9 @@ import importlib.util
 import inspect
 import os
 import re
+import stat
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +25,11 @@ from types import ModuleType
 from typing import Any, Final
 
 from scgi.apps.handler import SCGIHandler
-from scgi.errors import AppLoadError
+from scgi.errors import AppLoadError, ScgiError
 
 INTERFACES: Final = ("auto", "wsgi", "handler")
 _USUAL_NAMES: Final = ("application", "app")
+_loading = ""  # the application whose code runs in `load_application`
 _ATTRIBUTE: Final = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?\Z")
 
 
@@ -45,9 +48,14 @@ def load_application(name: str, interface: str = "auto") -> Application:
     `name` is `module`, `module:attribute`, `module:factory()`, `path/to/file.py` or `path/to/file.py:attribute`;
     without an attribute, `application`, `app` or the file's only `SCGIHandler` subclass is taken.
     """
+    global _loading
     place, attribute = _parts(name)
-    module = _import_file(place) if place.endswith(".py") else _import_module(place)
-    target = _find(module, place, attribute)
+    before, _loading = _loading, place
+    try:
+        module = _import_file(place) if place.endswith(".py") else _import_module(place)
+        target = _find(module, place, attribute)
+    finally:
+        _loading = before
     return Application(target, _interface(target, interface, name), name)
 
 
@@ -55,6 +63,17 @@ def check_application(target: Any, interface: str = "auto") -> Application:
     """The same for an object that is there already. Raises `AppLoadError`."""
     name = getattr(target, "__qualname__", type(target).__qualname__)
     return Application(target, _interface(target, interface, name), name)
+
+
+def refuse_here(call: str) -> None:
+    """A server that would start inside of another's start, or where no signal can reach it. Raises `ScgiError`."""
+    if _loading:
+        raise AppLoadError(
+            f"{_loading} calls {call} while it is being loaded: "
+            "put the call under 'if __name__ == \"__main__\":', or run the file with python"
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise ScgiError(f"{call} was called in a thread: call it in the main thread, the only one that signals reach")
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -103,7 +122,13 @@ def _import_module(name: str) -> ModuleType:
 
 def _import_file(place: str) -> ModuleType:
     path = os.path.abspath(place)
-    if not os.path.isfile(path):
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError as error:
+        raise AppLoadError(f"{path} cannot be read: {error.strerror}") from None
+    except OSError:
+        is_file = False
+    if not is_file:
         raise AppLoadError(f"there is no file {path}")
     folder, stem = os.path.dirname(path), Path(path).stem
     if folder not in sys.path:
@@ -127,6 +152,8 @@ def _import_file(place: str) -> ModuleType:
 
 def _raised(place: str, error: BaseException, what: str = "cannot be imported") -> AppLoadError:
     """The application's own exception: keep its traceback, from its first frame on."""
+    if isinstance(error, AppLoadError):
+        return error
     trace = error.__traceback__
     while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
@@ -157,7 +184,7 @@ def _find(module: ModuleType, place: str, attribute: str) -> Any:
             target = getattr(target, part)
             where = f"{where}.{part}"
         return target() if match[2] else target
-    except (AppLoadError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise _raised(f"{place}:{attribute}", error, "failed") from None
@@ -212,17 +239,18 @@ def _interface(target: Any, asked: str, name: str) -> str:
         raise AppLoadError(f"{name}: expected {expected}, found {_kind(target)}{hint}")
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
         raise AppLoadError(f"{name}: expected a WSGI callable, found {_kind(target)}, which is asynchronous (ASGI)")
-    if not _takes_a_request(target):
+    if not _can_be_called(target, {}, None):
+        factory = f"; if it makes the application, write {name}()" if _can_be_called(target) else ""
         raise AppLoadError(
             f"{name}: expected a WSGI callable, found {_kind(target)}, "
-            f"which cannot be called with (environ, start_response); if it makes the application, write {name}()"
+            f"which cannot be called with (environ, start_response){factory}"
         )
     return "wsgi"
 
 
-def _takes_a_request(target: Any) -> bool:
+def _can_be_called(target: Any, *arguments: Any) -> bool:
     try:
-        inspect.signature(target).bind({}, None)
+        inspect.signature(target).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # no signature to be had, as with some of C

@@ -90,9 +90,9 @@ class Exchange:
         head = parse_head(self._unparsed, self._head_limit)
         if head is None:
             return []
-        if not 200 <= head.status <= 599:
+        if head.status < 200:  # up to 999, as the server lets applications say and web servers pass on
             raise MalformedResponse(
-                f"Status: expected a final one, 200 to 599, found {head.status}", code="status-not-final"
+                f"Status: expected a final one, 200 to 999, found {head.status}", code="status-not-final"
             )
         length = content_length(head.headers)
         if self._head_request or head.status in (204, 304):

@@ -22,6 +22,7 @@ from scgi.apps.load import (
     check_application,
     load_application,
     prepare_path,
+    refuse_here,
     refuse_unrunnable,
 )  # fmt: skip
 from scgi.apps.paths import parse_mount
@@ -50,6 +51,7 @@ def serve(app: Any, **settings: Any) -> int:
     settings' names (`listen`, `max_workers`, …), their values text or what Python has for it. Raises `ConfigError`,
     `AppLoadError`, `ListenError`, `MissingExtra`.
     """
+    refuse_here("scgi.serve()")
     return run_server(Settings.from_keywords(app=app, **settings))
 
 
