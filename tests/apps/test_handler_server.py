@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,7 +20,7 @@ import scgi
 from scgi.apps.connection import Connection
 from scgi.apps.handler import SCGIHandler, cgi_process, cgi_variables
 from scgi.apps.load import refuse_unrunnable
-from scgi.errors import AppLoadError, ConfigError, MisuseError
+from scgi.errors import AppLoadError, ConfigError, ExitCode, MisuseError, ScgiError
 from scgi.scgi_server import SCGIServer
 from support import free_port, netstring, scgi_request, wait_until
 
@@ -225,6 +226,58 @@ def test_an_override_of_the_servers_machinery_gets_a_sentence() -> None:
 def test_less_than_one_child_gets_a_sentence() -> None:
     with pytest.raises(ConfigError, match="max_children: expected at least 1, got 0"):
         SCGIServer(max_children=0).serve()
+
+
+@pytest.mark.parametrize(
+    ("call", "serve"),
+    [
+        ("SCGIServer.serve()", lambda: SCGIServer(port=free_port()).serve()),
+        ("SCGIServer.serve_on_socket()", lambda: SCGIServer().serve_on_socket(None)),
+        ("scgi.serve()", lambda: scgi.serve(print, listen="127.0.0.1:0")),
+    ],
+)
+def test_outside_of_the_main_thread_nothing_is_served(call: str, serve: Any) -> None:
+    with ThreadPoolExecutor() as threads, pytest.raises(ScgiError) as refused:
+        threads.submit(serve).result()
+    expected = f"{call} was called in a thread: call it in the main thread, the only one that signals reach"
+    assert str(refused.value) == expected
+
+
+def test_scgi_serve_refuses_a_file_that_serves_itself(tmp_path: Path) -> None:
+    program = "from scgi.scgi_server import SCGIHandler, SCGIServer\nSCGIServer(SCGIHandler, port=0).serve()\n"
+    (tmp_path / "article.py").write_text(program)
+    status, lines = told("-m", "scgi", "serve", "article.py", "--listen", f"127.0.0.1:{free_port()}", cwd=tmp_path)
+    assert status == ExitCode.APP_UNLOADABLE
+    (line,) = lines
+    assert line.startswith("scgi: article.py calls SCGIServer.serve() while it is being loaded: put the call under ")
+
+
+WITHOUT_FORK = """
+import os, select, signal, socket, sys
+missing = {os: "fork sched_getaffinity writev sendfile", signal: "SIGHUP SIGCHLD SIGURG SIGUSR1 SIGWINCH pthread_kill",
+           socket: "AF_UNIX send_fds recv_fds", select: "poll epoll"}
+for module, names in missing.items():
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+sys.modules.update(dict.fromkeys(["fcntl", "pwd", "grp", "resource"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("import scgi; scgi.serve('app.py')", "scgi.serve"),
+        ("from scgi import serve", "scgi.serve"),
+        ("import scgi.scgi_server", "scgi.scgi_server"),
+        ("import scgi, scgi.passfd, scgi.util, scgi.systemd_socket, scgi.protocol, scgi.client.exchange", ""),
+    ],
+)
+def test_where_there_is_no_fork_what_serves_says_so_and_the_rest_can_be_imported(code: str, what: str) -> None:
+    status, lines = told("-c", WITHOUT_FORK + code)
+    assert (status == 0) is (what == "")
+    sentence = f"{what} needs fork, which this system does not have; run it on Linux, or in WSL"
+    assert lines[-1:] == ([f"scgi.errors.ScgiError: {sentence}"] if what else [])
 
 
 def test_produce_cgilike_is_refused_together_with_threads(tmp_path: Path) -> None:

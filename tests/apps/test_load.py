@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from scgi.apps.load import check_application, load_application, prepare_path
+from scgi.apps.load import check_application, load_application, prepare_path, refuse_here
 from scgi.errors import AppLoadError
+from support import short_folder
 
 FILES = {
     "shop.py": """
@@ -76,6 +77,12 @@ clock_object = Clock(0)
     "with.dots.py": "def application(environ, start_response): ...\n",
     "beside.py": "import shop\napplication = shop.application\n",
     "main_guard.py": "def app(e, s): ...\nif __name__ == '__main__':\n    raise RuntimeError\n",
+    "serves_class.py": "from scgi.scgi_server import SCGIServer\nSCGIServer(port=0).serve()\n",
+    "serves_socket.py": "from scgi.scgi_server import SCGIServer\nSCGIServer().serve_on_socket(None)\n",
+    "serves_app.py": "import scgi\ndef app(e, s): ...\nscgi.serve(app, listen='127.0.0.1:0')\n",
+    "serves_itself.py": "import scgi\nscgi.serve('serves_itself.py', listen='127.0.0.1:0')\n",
+    "serves_deeper.py": "import serves_class\n",
+    "serves_when_made.py": "def make():\n    import serves_class\n",
     "script": "",
     "package/__init__.py": "",
     "package/web.py": "from . import parts\napplication = parts.application\n",
@@ -265,6 +272,53 @@ def test_a_factory_that_raises_shows_its_frames_and_none_of_ours(name: str, expe
     assert str(refused.value) == expected
     (frame,) = re.findall(r'File "([^"]+)"', refused.value.traceback)
     assert frame.endswith(name.partition(":")[0] + ".py")
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.py"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("serves_class", "SCGIServer.serve()"),
+        ("serves_socket", "SCGIServer.serve_on_socket()"),
+        ("serves_app", "scgi.serve()"),
+        ("serves_itself", "scgi.serve()"),
+        ("serves_deeper", "SCGIServer.serve()"),
+    ],
+)
+def test_a_file_that_serves_while_it_is_loaded_is_told_where_to_put_the_call(form: str, name: str, call: str) -> None:
+    name = form.format(name)
+    assert sentence(name) == (
+        f"{name} calls {call} while it is being loaded: "
+        "put the call under 'if __name__ == \"__main__\":', or run the file with python"
+    )
+    refuse_here(call)  # the refused one is no longer being loaded
+
+
+def test_a_factory_that_serves_is_told_the_same() -> None:
+    assert sentence("serves_when_made:make()").startswith("serves_when_made calls SCGIServer.serve() while it is being")
+
+
+def test_a_plain_function_that_is_no_factory_is_not_taken_for_one() -> None:
+    assert sentence("json:dumps").endswith(", which cannot be called with (environ, start_response)")
+
+
+@pytest.mark.parametrize("hidden", ["", "app.py"])
+def test_what_may_not_be_read_is_not_said_to_be_missing(hidden: str) -> None:
+    user = os.geteuid()
+    with short_folder() as folder:
+        file = folder / "sub/app.py"
+        file.parent.mkdir()
+        file.write_text("def app(environ, start_response): ...\n")
+        folder.chmod(0o755)
+        (file.parent / hidden).chmod(0)
+        try:
+            if user == 0:  # who may read everything
+                os.seteuid(65534)
+            told = sentence(str(file))
+        finally:
+            os.seteuid(user)
+            file.parent.chmod(0o700)
+    assert told == f"{file} cannot be read: Permission denied"
 
 
 def test_ctrl_c_during_an_import_is_nobodys_error(folder: Path) -> None:

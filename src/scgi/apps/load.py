@@ -124,9 +124,11 @@ def _import_file(place: str) -> ModuleType:
     path = os.path.abspath(place)
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)
+        if is_file:
+            open(path, "rb").close()
     except PermissionError as error:
         raise AppLoadError(f"{path} cannot be read: {error.strerror}") from None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in it
         is_file = False
     if not is_file:
         raise AppLoadError(f"there is no file {path}")
