@@ -35,6 +35,11 @@ def doze(seconds, environ):
     return sleep(seconds, environ)
 
 
+def say_and_doze(seconds, environ):
+    print("dozing", file=environ["wsgi.errors"])
+    return sleep(seconds, environ)
+
+
 def stubborn(seconds, environ):
     """As a C library that restarts what a signal interrupts."""
     end = time.monotonic() + float(seconds)

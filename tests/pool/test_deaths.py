@@ -46,6 +46,18 @@ def test_a_worker_killed_in_a_request_costs_that_request_and_is_named_with_all_t
     assert scgi_request(server.address).status == 200
 
 
+def test_the_request_of_a_killed_worker_of_several_threads_has_the_id_that_its_own_lines_have(serve: StartPool) -> None:
+    server = serve("--max-workers", "1", "--min-workers", "1", "--threads", "2")
+    with begun(server.address, "/say_and_doze/20"), begun(server.address, "/say_and_doze/20"):
+        pattern = r"\[request (\S+)\]: dozing"
+        wait_until(lambda: len(re.findall(pattern, server.log())) == 2)
+        said = re.findall(pattern, server.log())
+        os.kill(only_child(server), signal.SIGKILL)
+        line = wait_until(lambda: re.search(r"ERROR .*killed by SIGKILL.*", server.log()))[0]
+    assert sorted(re.findall(r"\(request (\S+),", line)) == sorted(said)
+    assert said[0] != said[1]
+
+
 def test_the_death_of_an_idle_worker_costs_nothing(serve: StartPool) -> None:
     server = serve("--max-workers", "2", "--min-workers", "2")
     wait_until(lambda: len(server.children()) == 2)

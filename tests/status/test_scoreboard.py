@@ -128,6 +128,7 @@ def test_a_slot_full_of_anything_is_read_without_harm() -> None:
 def test_a_dead_workers_request_is_named_with_its_id_or_else_process_and_serial() -> None:
     words = Report(Stage.RUNNING, 12, 0.0, "GET /x", "")
     assert words.describe(77).startswith("while answering GET /x (request 77-12, ")
+    assert words.describe(77, 2).startswith("while answering GET /x (request 77-2.12, ")
     assert Report(Stage.READING, 12, 0.0, "GET /old", "old").describe(77) == "while reading a request"
 
 

@@ -107,6 +107,17 @@ def test_a_slot_tells_what_its_thread_does_and_counts_its_requests(scene: Scene)
         wait_until(lambda: scene.board.stages()[0] == Stage.IDLE)
 
 
+def test_requests_of_several_threads_have_an_id_each(scene: Scene) -> None:
+    scene.listen()
+    pid = scene.start(threads=2)
+    peers = [scene.ask("/wait"), scene.ask("/wait")]
+    wait_until(lambda: scene.board.stages()[:2] == bytes([Stage.RUNNING]) * 2)
+    for peer in peers:
+        peer.send(b"!")
+    ids = {whole(peer).partition(b"\r\n\r\n")[2].decode() for peer in peers}
+    assert ids == {f"{pid}-1.1", f"{pid}-2.1"}
+
+
 def test_a_worker_that_turns_busy_rings_once_if_that_is_wanted_and_nobody_else_is_idle(scene: Scene) -> None:
     scene.listen()
     scene.start()

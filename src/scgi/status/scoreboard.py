@@ -67,13 +67,12 @@ class Report:
     request: str
     request_id: str
 
-    def describe(self, pid: int) -> str:
+    def describe(self, pid: int, thread: int = 0) -> str:
         """For the log: what this slot's worker, which has ended, was doing."""
         if self.stage == Stage.READING:
             return "while reading a request"
-        return (
-            f"while answering {self.request} (request {self.request_id or f'{pid}-{self.serial}'}, {self.age():.1f} s)"
-        )
+        name = self.request_id or own_id(pid, thread, self.serial)
+        return f"while answering {self.request} (request {name}, {self.age():.1f} s)"
 
     def age(self) -> float:
         """Seconds since the request began, never negative."""
@@ -157,19 +156,25 @@ def plain_id(given: str | None) -> str:
     return given if given and _PLAIN_ID.match(given) else ""
 
 
+def own_id(pid: int, thread: int, serial: int) -> str:
+    """The id of a request that came without one; `thread` counts from 1 where a worker has several, else it is 0."""
+    return f"{pid}-{thread}.{serial}" if thread else f"{pid}-{serial}"
+
+
 class Slot:
     """A worker thread's own view of its slot and of the request it runs.
 
     `fd` is the connection, -1 between requests; `variables` are the current request's; `status` and `sent` are what
-    was answered, for the access log.
+    was answered, for the access log; `number` is the thread's for the ids of its requests.
     """
 
-    __slots__ = ("board", "fd", "index", "pid", "sent", "serial", "status", "thread", "variables")
+    __slots__ = ("board", "fd", "index", "number", "pid", "sent", "serial", "status", "thread", "variables")
 
-    def __init__(self, board: Scoreboard, slot: int) -> None:
+    def __init__(self, board: Scoreboard, slot: int, number: int = 0) -> None:
         self.board = board.memory
         self.index = STAGES + slot
         self.fd = -1
+        self.number = number
         self.pid = os.getpid()
         self.serial = 0
         self.status = 0
@@ -178,5 +183,5 @@ class Slot:
         self.variables: dict[str, str] = {}
 
     def request_id(self) -> str:
-        """The web server's id for the request if it is plain, else process id and serial."""
-        return plain_id(self.variables.get("HTTP_X_REQUEST_ID")) or f"{self.pid}-{self.serial}"
+        """The web server's id for the request if it is plain, else our own."""
+        return plain_id(self.variables.get("HTTP_X_REQUEST_ID")) or own_id(self.pid, self.number, self.serial)

@@ -120,7 +120,12 @@ class Roster:
             if (status := child.wait_status()) is not None:
                 del self.children[child.pid]
                 reports = [self.board.report(slot) for slot in self.slots(child)]
-                busy = [report.describe(child.pid) for report in reports if report.stage in _BUSY]
+                numbers = range(1, len(reports) + 1) if len(reports) > 1 else (0,)
+                busy = [
+                    report.describe(child.pid, number)
+                    for number, report in zip(numbers, reports, strict=True)
+                    if report.stage in _BUSY
+                ]
                 # It may have begun to serve since somebody looked.
                 child.ready = child.ready or all(report.stage != Stage.STARTING for report in reports)
                 doing = "; ".join(busy) or ("between requests" if child.ready else "before its first request")

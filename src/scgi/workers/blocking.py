@@ -80,7 +80,8 @@ class Worker:
         lifeline: int,
     ) -> None:
         self.plan = plan
-        self.slots = [Slot(board, first_slot + number) for number in range(plan.threads)]
+        several = plan.threads > 1
+        self.slots = [Slot(board, first_slot + n, n + 1 if several else 0) for n in range(plan.threads)]
         self.board = board
         self.bell = bell
         self.lifeline = lifeline
