@@ -8,6 +8,7 @@ import pytest
 
 from scgi.client.exchange import HEAD_LIMIT, Answer, Event, Exchange, Finished, Piece
 from scgi.errors import MalformedResponse, MisuseError
+from scgi.protocol.response import build_head
 
 
 def run(exchange: Exchange, pieces: Iterable[bytes]) -> tuple[Answer, bytes, bool]:
@@ -109,7 +110,7 @@ REFUSED = {
     "a body without a head": (b"<html>\n\n</html>", "no-colon"),
     "NUL in the head": (b"Status: 200 OK\r\nX: a\0b", "control-in-header"),
     "an interim status": (b"Status: 103 Early Hints\r\n\r\nStatus: 200 OK\r\n\r\n", "status-not-final"),
-    "a status beyond HTTP": (b"Status: 600 What\r\n\r\n", "status-not-final"),
+    "a status of four digits": (b"Status: 1000 What\r\n\r\n", "bad-status"),
     "a length that is no number": (b"Content-Length: +5\r\n\r\nhello", "content-length"),
     "a length in other digits": ("Content-Length: \u00b2\r\n\r\n".encode("latin-1"), "content-length"),
     "lengths that differ": (b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "content-length"),
@@ -127,6 +128,14 @@ def test_what_is_no_answer_is_refused_however_its_bytes_are_split(name: str) -> 
             exchange.eof()
         assert caught.value.code == code
         assert caught.value.status_hint == 502
+
+
+@pytest.mark.parametrize("status", [200, 599, 600, 999])
+def test_every_status_that_the_server_lets_an_application_give_is_taken(status: int) -> None:
+    head = build_head(f"{status} Odd", [], 0).data
+    answer = Exchange([], 0).feed(head)[0]
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.reason) == (status, "Odd")
 
 
 @pytest.mark.parametrize("endless", [b"X-Filler: abcdefghijklmnopqrstuvwxyz\r\n", b"x" * 30])

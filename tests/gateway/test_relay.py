@@ -73,6 +73,15 @@ def test_a_request_is_passed_on_and_its_answer_comes_back(either_site: Site) -> 
     assert talk.variables["REMOTE_PORT"].isdigit()
 
 
+@pytest.mark.parametrize("status", [299, 600, 999])
+def test_a_status_without_a_name_in_http_is_passed_on(site: Site, status: int) -> None:
+    site.upstream.answer = lambda talk: talk.send(b"Status: %d Odd\r\nContent-Length: 2\r\n\r\nok" % status)
+    with http(site) as client:
+        for _ in range(2):  # over one kept connection
+            answer = client.get("/")
+            assert (answer.status_code, answer.text) == (status, "ok")
+
+
 def test_who_asks_is_known_from_the_socket_and_from_no_header(site: Site) -> None:
     with http(site) as client:
         client.get("/", headers={"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "https"})

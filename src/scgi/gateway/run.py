@@ -6,6 +6,7 @@ net, protocol and errors.
 
 from __future__ import annotations
 
+import functools
 import socket
 
 from scgi.errors import MissingExtra
@@ -18,6 +19,7 @@ def run_gateway(
     sock: socket.socket,
     upstream: Address,
     *,
+    head_timeout: float = 10.0,
     connect_timeout: float = 5.0,
     read_timeout: float = 60.0,
     spool_limit: int = DEFAULT_LIMITS.body,
@@ -27,8 +29,8 @@ def run_gateway(
     """Serve HTTP on ``sock``, which is bound, until SIGTERM or SIGINT; the socket is then closed.
 
     SIGTERM lets requests finish, at most ``graceful_timeout`` seconds, those of connections that wait in the
-    listening queue too; SIGINT, or a second signal, hardly.
-    ``log_level`` is uvicorn's. Raises MissingExtra without uvicorn.
+    listening queue too; SIGINT, or a second signal, hardly. A client has ``head_timeout`` seconds for the head of a
+    request. ``log_level`` is uvicorn's. Raises MissingExtra without uvicorn.
     """
     try:
         import uvicorn
@@ -44,7 +46,7 @@ def run_gateway(
             spool_limit=spool_limit,
         ),
         loop="asyncio",
-        http=Connection,
+        http=functools.partial(Connection, head_timeout=head_timeout),  # type: ignore[arg-type]  # is called
         ws="none",
         interface="asgi3",
         lifespan="off",
