@@ -89,11 +89,14 @@ def test_at_sigterm_connections_that_wait_in_the_queue_are_served() -> None:
             for peer in peers[1:]:
                 peer.sendall(GET)
             site.gateway.signal(signal.SIGTERM)
+            stopped = time.monotonic()  # uvicorn looks ten times a second whether it shall end: now it does at once
+            wait_until(lambda: time.monotonic() > stopped + 0.2)
         finally:
             site.gateway.signal(signal.SIGCONT)
         peers[0].sendall(GET)
         for peer in peers:
             assert read_all(peer).endswith(b"\r\n\r\nhello")
+        assert time.monotonic() - stopped < 4, "connections were kept for another request"
         assert site.gateway.wait() == 0
         assert site.gateway.log().endswith("returned\n")
 
