@@ -176,7 +176,7 @@ def test_a_head_that_does_not_come_in_time_gets_a_408_and_silence_is_cut_off() -
             for peer in (begun, kept):
                 answer = read_all(peer)
                 assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-                assert b"\r\nConnection: close\r\n" in answer
+                assert b"\r\nconnection: close\r\n" in answer
                 assert answer.endswith(b"The request's head did not come in time.\n")
         assert "Traceback" not in site.gateway.log()
 

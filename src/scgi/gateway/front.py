@@ -15,7 +15,6 @@ from email.utils import formatdate
 from types import FrameType
 from typing import Any, Final
 
-import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
@@ -27,6 +26,10 @@ _TAKE_IN: Final = 0.5  # seconds at the end for those who wait in the queue, or 
 _LOOK: Final = 0.02
 _TURNS: Final = 10  # of the loop, until an accepted connection is known and what it had sent has been read
 _SO_DETACH_FILTER: Final = 27
+_TOO_LATE_HEAD: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
+    b"connection: close\r\ndate: %s\r\n\r\n"
+)
 _TOO_LATE: Final = b"408 Request Timeout\nThe request's head did not come in time.\n"
 
 
@@ -47,19 +50,22 @@ class Connection(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._wait_no_more()  # a request is being answered: the gateway has its own limits
             return
-        if self.conn.their_state is not h11.IDLE:
+        if not self._head_begun():
             self._wait_no_more()  # the rest of a body nobody wants: as long as it comes
         self._wait()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and self.conn.trailing_data[0]:  # the next head has begun already
+        if self.cycle.response_complete and self._head_begun():  # that of the next request
             self._unset_keepalive_if_required()
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
         super().connection_lost(exc)
+
+    def _head_begun(self) -> bool:
+        return bool(self.conn.trailing_data[0])
 
     def _wait(self) -> None:
         if self._patience is None and not self.transport.is_closing():
@@ -74,16 +80,8 @@ class Connection(H11Protocol):
         self._patience = None
         if self.transport.is_closing():
             return
-        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
-            headers = [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(_TOO_LATE))),
-                ("Connection", "close"),
-                ("Date", formatdate(usegmt=True)),
-            ]
-            answer = h11.Response(status_code=408, headers=headers, reason=STATUS_PHRASES[408])
-            for event in (answer, h11.Data(data=_TOO_LATE), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+        if self._head_begun():
+            self.transport.write(_TOO_LATE_HEAD % (len(_TOO_LATE), formatdate(usegmt=True).encode()) + _TOO_LATE)
         self.transport.close()
 
 
