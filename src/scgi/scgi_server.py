@@ -37,6 +37,7 @@ from scgi.supervisor.policy import PoolPolicy
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.util import log, ns_read_size, ns_reads, parse_env, read_env
 from scgi.workers.blocking import Adapter, WorkerPlan
+from scgi.workers.standard import fill_standard_descriptors
 
 # The reference kept those of `scgi.util` here before its version 2.
 __all__ = ["SCGIHandler", "SCGIServer", "log", "main", "ns_read_size", "ns_reads", "parse_env", "read_env"]
@@ -89,7 +90,8 @@ class SCGIServer:
         self._run([adopt(s, owned=False)])
 
     def _check(self, call: str) -> None:
-        """What could not run as its author means it is refused before anything listens."""
+        """Before anything listens: what could not run as its author means it is refused."""
+        fill_standard_descriptors()
         refuse_here(call)
         refuse_unrunnable(self.handler_class)
         for name in _MACHINERY:

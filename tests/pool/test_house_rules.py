@@ -6,15 +6,18 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from conftest import Launch
 from pool.conftest import PAGES
 from pool.crowd import begun
-from support import Process, free_port, is_alive, is_listening, scgi_request, wait_until
+from support import Process, free_port, is_alive, is_listening, scgi_request, start, wait_until
 
 StartPool = Callable[..., Process]
 
@@ -74,6 +77,27 @@ def test_no_descriptor_of_the_server_survives_exec_in_the_application(
     seen = scgi_request(server.address, path="/descriptors").text
     numbers = [int(line.split(",")[0].strip("(")) for line in seen.splitlines()]
     assert set(numbers) <= {0, 1, 2}, seen
+
+
+@pytest.mark.parametrize("closed", [{0}, {1}, {2}, {0, 1, 2}])
+def test_a_server_that_is_started_without_standard_streams_opens_nothing_else_in_their_place(
+    tmp_path: Path, closed: set[int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    words = [sys.executable, "-m", "scgi", "serve", "--listen", address, "--log-file", f"{tmp_path}/log"]
+    without = " ".join(f"{number}>&-" for number in closed)
+    command = ["sh", "-c", f'exec "$@" {without}', "sh", *words, f"{PAGES}:app"]
+    server = start(command, log_file=tmp_path / "out", address=address)
+    try:
+        answer = scgi_request(address, path="/descriptors")
+        assert answer.status == 200, answer.text
+        for pid in (server.pid, *wait_until(server.children)):
+            for number in closed:
+                assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"
+        assert server.stop() == 0
+        server.assert_nothing_left()
+    finally:
+        server.kill()
 
 
 def test_sigusr1_reopens_the_log_files_of_the_pool_and_of_its_workers(serve: StartPool, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from scgi.supervisor.doors import Doors
 from scgi.supervisor.policy import PoolPolicy
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.workers.blocking import Adapter, WorkerPlan
+from scgi.workers.standard import fill_standard_descriptors
 
 log = logging.getLogger("scgi.server")
 
@@ -57,6 +58,7 @@ def serve(app: Any, **settings: Any) -> int:
 
 def run_server(settings: Settings) -> int:
     """Run, or with `check` only try, what the settings say; returns the exit status."""
+    fill_standard_descriptors()
     start_log(settings)
     with contextlib.ExitStack() as opened, contextlib.suppress(StoppedEarly):
         bell = opened.enter_context(Bell())

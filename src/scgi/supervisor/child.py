@@ -1,6 +1,6 @@
 """Forking: one ceremony for every child process, and the words for how one ended.
 
-Imports `log` alone.
+Imports `log`, and `workers` for the standard streams.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scgi import log as scgi_log
+from scgi.workers.standard import flush_standard_streams
 
 log = logging.getLogger("scgi.pool")
 
@@ -64,9 +65,7 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
     Signals are held back until the child has let go of the parent's handlers, so that none is taken for the parent.
     """
     parent = os.getpid()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    flush_standard_streams()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         pid = os.fork()
@@ -150,9 +149,7 @@ def _end(status: int) -> None:
     """Run the application's exit functions, then leave at once: its threads cannot hold us up."""
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
-            stream.flush()
+    flush_standard_streams()
     os._exit(status & 0xFF)
 
 
