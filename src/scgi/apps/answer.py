@@ -175,6 +175,8 @@ class Answer:
     def fail(self, error: BaseException) -> Outcome:
         """Answer an exception: its status if nothing is out yet; the traceback goes to the log, never to the peer."""
         slot = self._slot
+        if slot.forked:  # the answer is the worker's affair, and what to do with this process too
+            raise error
         if isinstance(error, PeerGone):
             log.info("the peer is gone: %s", error)
             slot.status = 499

@@ -195,6 +195,8 @@ class HandlerAdapter:
             else:
                 self.handler.produce(variables, length, body, output)
         except SystemExit as leave:  # "bail out": answer, then let this child be replaced
+            if slot.forked:
+                raise
             leaving = True
             _log_last_words(slot, leave.code)
         except BaseException as error:

@@ -88,11 +88,11 @@ class Scoreboard:
                 f"twice the workers times their threads: expected at most {MAX_SLOTS}, got {slots}; set fewer"
             )
         self.slots = slots
-        self.memory = mmap.mmap(-1, _RECORDS_START + slots * _RECORD_SIZE)
+        self.memory: mmap.mmap | bytearray = mmap.mmap(-1, _RECORDS_START + slots * _RECORD_SIZE)
 
     def stages(self) -> bytes:
         """All stage bytes at this moment."""
-        return self.memory[STAGES : STAGES + self.slots]
+        return bytes(self.memory[STAGES : STAGES + self.slots])
 
     def mark(self, slot: int, stage: Stage) -> None:
         self.memory[STAGES + slot] = stage
@@ -124,10 +124,15 @@ class Scoreboard:
         serial, started, size = RECORD.unpack_from(self.memory, offset)
         start = offset + RECORD.size
         head = self.memory[start : start + min(size, HEAD_ROOM)]
-        return Report(self.memory[STAGES + slot], serial, started, *describe(head))
+        return Report(self.memory[STAGES + slot], serial, started, *describe(bytes(head)))
+
+    def detach(self) -> None:
+        """From now on this process has a board of its own, which nobody reads."""
+        self.memory = bytearray(len(self.memory))
 
     def close(self) -> None:
-        self.memory.close()
+        if isinstance(self.memory, mmap.mmap):
+            self.memory.close()
 
 
 def record_offset(slot: int) -> int:
@@ -165,15 +170,17 @@ class Slot:
     """A worker thread's own view of its slot and of the request it runs.
 
     `fd` is the connection, -1 between requests; `variables` are the current request's; `status` and `sent` are what
-    was answered, for the access log; `number` is the thread's for the ids of its requests.
+    was answered, for the access log; `number` is the thread's for the ids of its requests. `forked`: this process is
+    not the slot's worker, but one that the application has forked.
     """
 
-    __slots__ = ("board", "fd", "index", "number", "pid", "sent", "serial", "status", "thread", "variables")
+    __slots__ = ("board", "fd", "forked", "index", "number", "pid", "sent", "serial", "status", "thread", "variables")
 
     def __init__(self, board: Scoreboard, slot: int, number: int = 0) -> None:
         self.board = board.memory
         self.index = STAGES + slot
         self.fd = -1
+        self.forked = False
         self.number = number
         self.pid = os.getpid()
         self.serial = 0

@@ -42,6 +42,7 @@ from scgi.status.scoreboard import (
     Stage,
     record_offset,
 )  # fmt: skip
+from scgi.workers import forked
 from scgi.workers.intake import Accept, Intake
 
 log = logging.getLogger("scgi.worker")
@@ -96,16 +97,45 @@ class Worker:
         signal.signal(_WAKE, _woken)
         scgi_log.set_request_lookup(self._current_request)
         adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
+        os.register_at_fork(after_in_child=self._on_fork)
         threads = [
-            threading.Thread(target=self._loop, args=(slot, adapter))
+            threading.Thread(target=self._serve, args=(slot, adapter))
             for slot, adapter in zip(self.slots[1:], adapters[1:], strict=True)
         ]
         for thread in threads:
             thread.start()
-        self._loop(self.slots[0], adapters[0])
+        self._serve(self.slots[0], adapters[0])
         for thread in threads:
             thread.join()
         return self.exit_status
+
+    def _serve(self, slot: Slot, adapter: Adapter) -> None:
+        """The loop; a process that the application has forked does not get beyond it."""
+        error = None
+        try:
+            self._loop(slot, adapter)
+        except BaseException as raised:
+            if not slot.forked:
+                raise
+            error = raised
+        if slot.forked:
+            forked.end(error)
+
+    def _on_fork(self) -> None:
+        """We are in a process that the application has just forked (see `forked`)."""
+        if self.slots[0].forked:
+            return  # and this one's parent was too: its descriptors are its own
+        self.leaving = True
+        self.intake.abandon([slot.fd for slot in self.slots if slot.fd >= 0])
+        self.board.detach()
+        for slot in self.slots:
+            slot.forked = True
+            slot.board = self.board.memory
+            slot.fd = -1
+            slot.sent = LONG_ANSWER + 1  # takes the loop to the unusual end
+        for signum, ours in ((signal.SIGTERM, self._on_stop), (NUDGE, self._on_nudge)):
+            if signal.getsignal(signum) == ours:
+                signal.signal(signum, signal.SIG_DFL)
 
     # Signals. Both handlers may run between any two bytecodes of the main thread; they only touch descriptors.
 
@@ -200,7 +230,7 @@ class Worker:
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
-        board[index] = Stage.FREE
+        slot.board[index] = Stage.FREE
 
     # Off the hot path.
 
@@ -277,6 +307,8 @@ class Worker:
 
     def _unusual_end(self, slot: Slot, fd: int, body: Any, outcome: Outcome) -> None:
         """Close a connection that a plain close might harm; end this worker if its handler wanted to."""
+        if slot.forked:
+            forked.end(None)
         raw = getattr(body, "raw", None)
         unread = has_unread(fd)
         if isinstance(raw, BodyReader):

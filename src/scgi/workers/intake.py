@@ -3,7 +3,7 @@
 Waiting is always for one descriptor: the listener itself (the fast form, a plain blocking `accept`), or an epoll over
 several. `stop` puts a dead socket over this process's copy of it, which ends the waiting, wherever a thread is in it.
 
-Imports `net`, `status`.
+Imports `status` and its neighbour `forked`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from scgi.status.scoreboard import DRAINING, Scoreboard
+from scgi.workers.forked import cover
 
 log = logging.getLogger("scgi.worker")
 
@@ -43,6 +44,10 @@ class Intake:
         """Nobody waits any more: every `accept` of this process fails from now on. Safe in a signal handler."""
         with contextlib.suppress(OSError):  # the application has closed all descriptors it found
             os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+
+    def abandon(self, connections: list[int]) -> None:
+        """This process is not the worker: it lets go of its copies of the listeners and of these connections."""
+        cover([self._wait_fd, *(listener.fileno() for listener in self._listeners), *connections], self._dead.fileno())
 
     def wake_for_draining(self) -> None:
         """One listener tells by itself that it is drained; those who wait for several are woken."""
