@@ -169,6 +169,10 @@ def wait(environ, start_response):
     return [b"patience" * (1 << 17)]
 
 
+def wait_short(environ, start_response):
+    return [next(iter(wait(environ, start_response)))[:8]]
+
+
 PAGES = {
     **{
         f"/raise/{error.__name__}": raising(error)
@@ -177,7 +181,7 @@ PAGES = {
     **{f"/{page.__name__.replace('_', '-')}": page
        for page in (pid, variables, read, beyond, report, deaf, half_deaf, header, recursion, raise_late,
                     raise_in_iteration, exit_in_close, no_start, text, text_later, nothing, number, started_twice,
-                    short, long, status, big, wait)},
+                    short, long, status, big, wait, wait_short)},
 }  # fmt: skip
 
 

@@ -234,6 +234,23 @@ def test_the_answer_survives_bytes_that_follow_the_body_late(server: Server, sho
     assert size == 1 << 20, "the rest of the answer was lost"
 
 
+@pytest.mark.parametrize("body", [b"", b"0123456789"])
+def test_a_short_answer_to_a_post_is_not_reset_by_bytes_that_follow_the_body_late_and_the_log_tells_of_them(
+    server: Server, short_tmp: Path, body: bytes
+) -> None:
+    gate = short_tmp / "gate"
+    log = LogFrom(server)
+    with connect(server.address, 20) as peer:
+        peer.sendall(build_request({}, body, method="POST", path="/wait-short", query=str(gate)))
+        wait_until((short_tmp / "begun").exists)
+        peer.sendall(b"late" * 10)
+        gate.touch()
+        raw = b"".join(iter(lambda: peer.recv(65536), b""))  # a reset raises
+    assert parse_response(raw).text == "patience"
+    wait_until(lambda: "bytes follow" in log())
+    assert log().count(f"40 bytes follow a body of CONTENT_LENGTH {len(body)} and are dropped") == 1
+
+
 def _receive(peer: socket.socket) -> bytes:
     try:
         return peer.recv(65536)

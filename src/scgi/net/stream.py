@@ -170,18 +170,22 @@ def has_unread(fd: int) -> bool:
     return _await(fd, select.POLLIN, 0.0)
 
 
-def leave(fd: int, patience: Patience) -> None:
+def leave(fd: int, patience: Patience) -> int:
     """Close so that the answer survives: end our side, throw away what the peer still sends (bounded), close.
 
-    A plain close with unread bytes resets the connection: Apache then turns a correct 413 into a 500.
+    Returns how many bytes that were. A plain close with unread bytes resets the connection: Apache then turns a
+    correct 413 into a 500.
     """
+    dropped = 0
     with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
         end = time.monotonic() + patience.linger_total
         while (left := end - time.monotonic()) > 0 and _await(fd, select.POLLIN, min(left, patience.linger)):
             with contextlib.suppress(BlockingIOError):
-                if not os.read(fd, 1 << 18):
+                if not (size := len(os.read(fd, 1 << 18))):
                     break
+                dropped += size
+    return dropped
 
 
 def reset(fd: int) -> None:

@@ -178,6 +178,8 @@ class Worker:
         read, close, pack, now, empty = os.read, os.close, RECORD.pack_into, time.monotonic, io.BytesIO
         find = board.find
         IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
+        serial = 0
+        beyond: int | None  # bytes beyond the body, so far; None if no more can be expected either
 
         while not self.leaving:
             board[index] = IDLE
@@ -207,11 +209,11 @@ class Worker:
             size = len(data)
             if size == end + length:
                 body: Any = empty(data[end:]) if length else empty()
-                whole = True
+                beyond = None if variables.get("REQUEST_METHOD") in ("GET", "HEAD") else 0
             else:
-                body, whole = self._longer_body(slot, fd, data, end, length)
+                body, beyond = self._longer_body(fd, data, end, length)
 
-            slot.serial = serial = slot.serial + 1
+            slot.serial = serial = serial + 1
             slot.variables = variables
             slot.sent = 0
             started = now()
@@ -223,8 +225,8 @@ class Worker:
             board[index] = RUNNING
             outcome = adapter(slot, fd, variables, length, body)
             slot.fd = -1
-            if outcome or not whole or slot.sent > LONG_ANSWER:
-                self._unusual_end(slot, fd, body, outcome)
+            if outcome or beyond is not None or slot.sent > LONG_ANSWER:
+                self._unusual_end(slot, fd, body, beyond, outcome)
             else:
                 close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
             if access is not None:
@@ -293,32 +295,30 @@ class Worker:
             pass
         leave(fd, self.plan.patience)
 
-    def _longer_body(self, slot: Slot, fd: int, data: bytes, end: int, length: int) -> tuple[Any, bool]:
-        """A body that did not come whole with the head, or that more bytes follow."""
-        if len(data) > end + length:
-            log.warning(
-                "%d bytes follow a body of CONTENT_LENGTH %d and are dropped "
-                "(nginx before 1.29.6 with scgi_request_buffering off sends a wrong CONTENT_LENGTH)",
-                len(data) - end - length,
-                length,
-            )
-            return io.BytesIO(data[end : end + length]), False
-        return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), False
+    def _longer_body(self, fd: int, data: bytes, end: int, length: int) -> tuple[Any, int]:
+        """A body that did not come whole with the head, or that more bytes follow; and how many of those are here."""
+        if (beyond := len(data) - end - length) > 0:
+            _warn_of_more(beyond, str(length))
+            return io.BytesIO(data[end : end + length]), beyond
+        return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), 0
 
-    def _unusual_end(self, slot: Slot, fd: int, body: Any, outcome: Outcome) -> None:
+    def _unusual_end(self, slot: Slot, fd: int, body: Any, beyond: int | None, outcome: Outcome) -> None:
         """Close a connection that a plain close might harm; end this worker if its handler wanted to."""
         if slot.forked:
             forked.end(None)
         raw = getattr(body, "raw", None)
-        unread = has_unread(fd)
+        left = 0  # of the body
         if isinstance(raw, BodyReader):
-            unread = unread or raw.unread > 0
+            left = raw.unread
             raw.detach_connection()
+        unread = left > 0 or has_unread(fd)
         if outcome & Outcome.BROKEN:
             reset(fd)
         elif unread:
             slot.board[slot.index] = Stage.WRITING
-            leave(fd, self.plan.patience)
+            dropped = leave(fd, self.plan.patience)
+            if dropped > left and not beyond:  # nothing has been said yet
+                _warn_of_more(dropped - left, slot.variables.get("CONTENT_LENGTH", "0"))
         else:
             os.close(fd)
         if outcome & Outcome.LEAVE:
@@ -341,6 +341,15 @@ class Worker:
         if self.board.may_complain(place - STAGES, time.monotonic()):
             log.error("cannot accept a connection: %s; trying again every second", error.strerror)
         time.sleep(1.0)
+
+
+def _warn_of_more(count: int, length: str) -> None:
+    log.warning(
+        "%d bytes follow a body of CONTENT_LENGTH %s and are dropped "
+        "(nginx before 1.29.6 with scgi_request_buffering off sends a wrong CONTENT_LENGTH)",
+        count,
+        length,
+    )
 
 
 def _woken(signum: int, frame: object) -> None:
