@@ -11,8 +11,8 @@ import click
 
 from scgi.cli.neighbour import refuse_mixed_folder
 from scgi.cli.options import SettingsCommand, options_of
+from scgi.config.fork import require_fork
 from scgi.config.settings import ROWS, load
-from scgi.errors import ScgiError
 
 
 @click.command(cls=SettingsCommand)
@@ -24,8 +24,7 @@ def serve(**options: object) -> int:
     application or a subclass of SCGIHandler. Every option is also a variable (SCGI_MAX_WORKERS) and a key of
     the settings file.
     """
-    if not hasattr(os, "fork"):
-        raise ScgiError("serve needs fork, which this system does not have; run it on Linux, or in WSL")
+    require_fork("serve")
     refuse_mixed_folder()
     settings = load(options, os.environ)
     if not settings.app:

@@ -182,7 +182,13 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings) 
 
         for listener in listeners:
             listener.sock.close()
-        run_gateway(front.sock, upstream, graceful_timeout=settings.graceful_timeout)
+        run_gateway(
+            front.sock,
+            upstream,
+            graceful_timeout=settings.graceful_timeout,
+            head_timeout=settings.header_timeout,
+            spool_limit=settings.max_body,
+        )
         return 0
 
     return Companion(f"the HTTP front at http://{front.address}/", run, (front.sock,))
