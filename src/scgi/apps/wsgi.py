@@ -162,9 +162,13 @@ class WsgiAdapter:
         split(variables, self.mount)
         variables.update(self._constant)
         variables["wsgi.input"] = body
-        if get("REQUEST_SCHEME") == "https" or get("HTTPS", "off") not in ("off", "", "0"):
+        if get("REQUEST_SCHEME") == "https" or ("HTTPS" in variables and get("HTTPS") not in ("off", "", "0")):
             variables["wsgi.url_scheme"] = "https"
-        if not (get("SERVER_NAME") and get("SERVER_PORT") and get("SERVER_PROTOCOL") and "QUERY_STRING" in variables):
+        try:
+            if not (variables["SERVER_NAME"] and variables["SERVER_PORT"] and variables["SERVER_PROTOCOL"]):
+                _complete(variables)
+            variables["QUERY_STRING"]
+        except KeyError:
             _complete(variables)
 
         result: Any = None

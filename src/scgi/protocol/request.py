@@ -7,7 +7,7 @@ A request is a netstring of NUL-terminated names and values, then the body
 
 `parse_head` judges bytes that are all there (the server's hot path: one `read` brings a whole request);
 `RequestReader` collects bytes that trickle and hands them to the same function. What is refused, dropped
-or joined is written down in `_judge`, once.
+or joined is written down there, once.
 
 This file knows nothing about sockets; it imports `errors` only.
 """
@@ -98,28 +98,8 @@ def parse_head(data: bytes, limits: Limits = DEFAULT_LIMITS, require_scgi: bool 
         raise MalformedRequest(
             f"expected ',' after a head of {size} bytes, found {data[comma : comma + 1]!r}", code="no-comma"
         )
-    return _judge(data[start:comma].decode("latin-1"), limits, require_scgi, comma + 1)
-
-
-def _check_start(data: bytes) -> None:
-    """What does not begin with digits and a colon: fine if still incomplete, otherwise too long or wrong."""
-    if data.startswith(b"0:"):
-        raise MalformedRequest("the head is empty: expected CONTENT_LENGTH first", code="head-empty")
-    good = _LENGTH_SO_FAR.match(data).end()  # type: ignore[union-attr]  # it matches the empty string too
-    if good == len(data):
-        return
-    if good == _MAX_LENGTH_DIGITS and data[good : good + 1].isdigit():
-        raise LimitExceeded("the head's length has more digits than any limit", code="head-too-large")
-    raise MalformedRequest(
-        f"expected the length of a netstring (digits, then ':'), found {data[: good + 1]!r}", code="length-not-digits"
-    )
-
-
-def _judge(text: str, limits: Limits, require_scgi: bool, end: int) -> Head:
-    """Judge what is inside the netstring.
-
-    The rules are here, each once: whole-block tests first, a closer look only where they find something.
-    """
+    # The rules, each once: whole-block tests first, a closer look only where they find something.
+    text = data[start:comma].decode("latin-1")
     items = text.split("\0", 2 * limits.variables + 1)
     if items.pop() or len(items) & 1 or not items or items[0] != "CONTENT_LENGTH":
         _refuse_form(text, limits)
@@ -137,7 +117,21 @@ def _judge(text: str, limits: Limits, require_scgi: bool, end: int) -> Head:
         variables["CONTENT_LENGTH"] = items[1] or "0"
     if variables.get("SCGI") != "1":
         _refuse_scgi(variables, require_scgi)
-    return _new(Head, (variables, length, end))
+    return _new(Head, (variables, length, comma + 1))
+
+
+def _check_start(data: bytes) -> None:
+    """What does not begin with digits and a colon: fine if still incomplete, otherwise too long or wrong."""
+    if data.startswith(b"0:"):
+        raise MalformedRequest("the head is empty: expected CONTENT_LENGTH first", code="head-empty")
+    good = _LENGTH_SO_FAR.match(data).end()  # type: ignore[union-attr]  # it matches the empty string too
+    if good == len(data):
+        return
+    if good == _MAX_LENGTH_DIGITS and data[good : good + 1].isdigit():
+        raise LimitExceeded("the head's length has more digits than any limit", code="head-too-large")
+    raise MalformedRequest(
+        f"expected the length of a netstring (digits, then ':'), found {data[: good + 1]!r}", code="length-not-digits"
+    )
 
 
 def _refuse_form(text: str, limits: Limits) -> NoReturn:

@@ -74,7 +74,7 @@ def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
     if not census.stalled and pace.streak + 1 < PATIENCE:
         return Decision(pace=Pace(pace.burst, pace.streak + 1), look_in=SOON)
     if not census.stalled and census.delay < SOON:
-        return Decision(pace=pace, look_in=2 * LATER)
+        return Decision(pace=pace, look_in=4 * LATER)
     return Decision(min(pace.burst, room), Pace(burst=pace.burst * 2), SOON)
 
 
