@@ -121,7 +121,7 @@ FROM_NOTHING = PoolPolicy(minimum=0, maximum=5)
             POLICY,
             Census(2, waiting=True, stalled=False, delay=SOON / 2),
             Pace(1, PATIENCE - 1),
-            Decision(pace=Pace(1, PATIENCE - 1), look_in=2 * LATER),
+            Decision(pace=Pace(1, PATIENCE - 1), look_in=4 * LATER),
             id="but not for waits that are over before a worker could start",
         ),
         pytest.param(
