@@ -139,6 +139,8 @@ def main() -> None:
                 server.stop()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
           f"scgi on Python {platform.python_version()}, uWSGI on {version}; {given.clients} clients")  # fmt: skip
+    if version != platform.python_version():
+        print("NOT COMPARABLE: the two run different Pythons (pip may have linked uWSGI to another one that it found)")
     print(f"{'':12}{'µs CPU/request':>16}{'requests/s':>12}   medians of {given.rounds} rounds")
     for place, server in enumerate(servers):
         cpu = statistics.median(one[place][0] for one in rounds)
@@ -149,6 +151,8 @@ def main() -> None:
     print(
         f"scgi serve costs {ratio:.2f} times uWSGI's CPU per request (rounds: {min(ratios):.2f} to {max(ratios):.2f})"
     )
+    if given.limit is not None and version != platform.python_version():
+        raise SystemExit("no limit can be judged between different Pythons")
     if given.limit is not None and ratio > given.limit:
         raise SystemExit(f"that is more than the limit of {given.limit:g}")
 
