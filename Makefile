@@ -5,7 +5,7 @@
 #   make check           ruff, mypy, and the house's own rules
 #   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
 #   make test-pythons    the tests on every Python from 3.11 on that is found here
-#   make bench           CPU per request against uWSGI (ARGS="--limit 1.3"); needs a C compiler
+#   make bench           CPU per request against uWSGI (ARGS="--limit 1.3")
 #   make format          ruff's formatting and safe repairs
 #
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another environment.
@@ -45,7 +45,8 @@ check: $(VENV)/.ready-http,test,check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/house/test_floors.py tests/house/test_files.py
 
-bench: $(VENV)/.ready-bench
+bench: $(VENV)/.ready-http
+	@scripts/system-packages bench $(BIN)/python
 	$(BIN)/python bench/compare.py $(ARGS)
 
 format: $(VENV)/.ready-http,test,check

@@ -9,8 +9,8 @@ loaded in turn by the same clients (bench/client.c, compiled here: it needs a C 
 headers; port, query and cookie change from request to request. What counts is the CPU time of the server's whole
 process tree, read from /proc, per request answered; the clients' own time is not in it.
 
-Quote the ratio; the absolute times belong to this machine at this hour. It is fair when both run the same Python:
-`pip install uwsgi` builds uWSGI for the Python that runs this. With --limit the exit status tells whether scgi costs
+Quote the ratio; the absolute times belong to this machine at this hour. It is fair when both run the same Python, which
+`make bench` sees to: Debian's uWSGI for Debian's Python, else pip builds one for the Python that runs this. With --limit the exit status tells whether scgi costs
 at most so many times as much as uWSGI.
 """
 
@@ -96,21 +96,21 @@ class Server:
 
 
 def uwsgi_command(path: str) -> tuple[list[str], str]:
-    """uWSGI's command and the Python inside it: one beside our own Python if there is, else Debian's."""
-    ours = Path(sys.executable).parent / "uwsgi"
-    found = str(ours) if ours.exists() else shutil.which("uwsgi") or shutil.which("uwsgi-core")
-    if found is None:
+    """uWSGI's command and the version of the Python inside it: our own Python's if there is one, else any."""
+    found: dict[str, list[str]] = {}
+    for program in (Path(sys.executable).parent / "uwsgi", shutil.which("uwsgi"), shutil.which("uwsgi-core")):
+        if program is None or not Path(program).exists():
+            continue
+        for plugin in ([], ["--plugin", "python3"]):
+            command = [str(program), *plugin]
+            said = subprocess.run([*command, "--python-version"], capture_output=True, text=True).stdout.split()
+            if said and said[-1][0].isdigit():
+                found.setdefault(said[-1], command)
+    if not found:
         raise SystemExit("uWSGI is not installed: pip install uwsgi, or Debian's uwsgi-core and uwsgi-plugin-python3")
-    plugin: list[str] = []
-    version = subprocess.run([found, "--python-version"], capture_output=True, text=True).stdout.strip()
-    if not version[:1].isdigit():
-        plugin = ["--plugin", "python3"]
-        version = subprocess.run([found, *plugin, "--python-version"], capture_output=True, text=True).stdout.strip()
-    command = [
-        found, *plugin, "--scgi-socket", path, "--wsgi-file", "hello.py",
-        "--master", "--processes", "1", "--disable-logging",
-    ]  # fmt: skip
-    return command, version.splitlines()[-1] if version else "unknown"
+    version = platform.python_version() if platform.python_version() in found else next(iter(found))
+    options = ["--scgi-socket", path, "--wsgi-file", "hello.py", "--master", "--processes", "1", "--disable-logging"]
+    return [*found[version], *options], version
 
 
 def main() -> None:
@@ -140,7 +140,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
           f"scgi on Python {platform.python_version()}, uWSGI on {version}; {given.clients} clients")  # fmt: skip
     if version != platform.python_version():
-        print("NOT COMPARABLE: the two run different Pythons (pip may have linked uWSGI to another one that it found)")
+        print("NOT COMPARABLE: the two run different Pythons (is there a uWSGI for this one?)")
     print(f"{'':12}{'µs CPU/request':>16}{'requests/s':>12}   medians of {given.rounds} rounds")
     for place, server in enumerate(servers):
         cpu = statistics.median(one[place][0] for one in rounds)
