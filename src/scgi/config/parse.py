@@ -7,6 +7,7 @@ the caller knows where. Imports `net.address` and `errors`.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -146,6 +147,69 @@ def octal(raw: object) -> int:
     if type(mode) is not int or not 0 <= mode <= 0o777:
         refuse("an octal mode from 0 to 0777 ('0660', or 0o660 as a number)", raw)
     return mode
+
+
+def word(expected: str) -> Callable[[object], str]:
+    """One word: a user, a group."""
+
+    def parse(raw: object) -> str:
+        text = str(raw) if type(raw) is int else raw
+        if not isinstance(text, str) or not re.fullmatch(r"[^\s:\x00]*", text):
+            refuse(expected, raw)
+        return text
+
+    return parse
+
+
+def owner(raw: object) -> str:
+    """USER, USER:GROUP or :GROUP."""
+    if not isinstance(raw, str) or not re.fullmatch(r"[^\s:\x00]*(:[^\s:\x00]+)?", raw):
+        refuse("USER, USER:GROUP or :GROUP", raw)
+    return raw
+
+
+def network(raw: object) -> str:
+    """A network or a single machine, or "any"."""
+    if raw == "any":
+        return "any"
+    try:
+        return str(ipaddress.ip_network(raw, strict=False)) if isinstance(raw, str) else refuse("", raw)
+    except ValueError:
+        refuse("a network such as 10.0.0.0/8, an IP address, or any", raw)
+
+
+def probe(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"(/[^\x00-\x20\x7f#]*)?", raw):
+        refuse("a path such as /health", raw)
+    return raw
+
+
+def control(raw: object) -> str:
+    """A path, or "none"."""
+    return "none" if raw == "none" else path(raw)
+
+
+def rlimit(raw: object) -> tuple[str, str]:
+    """NAME=VALUE or NAME=SOFT:HARD; the names are setrlimit(2)'s, in small letters without RLIMIT_."""
+    name, _, value = raw.partition("=") if isinstance(raw, str) else ("", "", "")
+    name = name.strip().lower().removeprefix("rlimit_")
+    if not re.fullmatch(r"[a-z]+", name) or not all(map(_is_limit, value.split(":", 1))):
+        refuse("NAME=VALUE or NAME=SOFT:HARD, such as nofile=1024 or as=2g", raw)
+    return name, value.strip().lower()
+
+
+def _is_limit(text: str) -> bool:
+    return text.strip().lower() == "unlimited" or _SIZE.match(text.strip()) is not None
+
+
+def limits(text: str) -> tuple[int, int]:
+    """(soft, hard) of a value that `rlimit` has accepted; -1 is unlimited. One value sets both."""
+    soft, _, hard = text.partition(":")
+    return _limit(soft), _limit(hard or soft)
+
+
+def _limit(text: str) -> int:
+    return -1 if text.strip() == "unlimited" else size(0)(text)
 
 
 def assignment(raw: object) -> tuple[str, str]:

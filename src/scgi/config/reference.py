@@ -75,9 +75,10 @@ def effective(settings: Settings) -> str:
             if row.section == section and "file" in row.sources:
                 value = getattr(settings, row.name)
                 unset = not value and value == getattr(defaults, row.name)
-                line = f"{row.key} = {written(row, value)}"
                 if unset and row.default_text:
                     line = f"# {row.key}: {row.default_text}"
+                else:
+                    line = f"{row.key} = {written(row, value)}"
                 lines.append(f"{line:<40}  # {settings.source(row.name)}")
         lines.append("")
     return "\n".join(lines).encode("utf-8", "backslashreplace").decode()

@@ -23,7 +23,7 @@ from scgi.config.layers import Given, Row
 from scgi.net.address import Address
 
 DEFAULT_LISTEN: Final = Address("tcp", "127.0.0.1", 4000)
-SECTIONS: Final = ("Application", "Addresses", "Pool", "Limits", "Logs", "Command")
+SECTIONS: Final = ("Application", "Addresses", "Pool", "Limits", "Isolation", "Logs", "Command")
 
 
 def default_listen() -> tuple[Address, ...]:
@@ -82,6 +82,15 @@ class Settings:
         default_text="none",
         help="Set this variable in the application's environment. In the file also as a table.",
     )
+    reload: bool = setting(
+        False, section="Application", parse=parse.flag, is_flag=True,
+        help="Reload when a Python file of the application changes; for development (needs scgi-server[reload]).",
+    )
+    probe: str = setting(
+        "", section="Application", parse=parse.probe, metavar="PATH", default_text="off",
+        help="Ask new code for this path before it serves; an answer of 500 or more, or none, means that it is "
+        "broken: it does not start, and a reload leaves the old code serving.",
+    )
 
     listen: tuple[Address, ...] = setting(
         default_listen, section="Addresses", parse=parse.address, metavar="ADDRESS", collect=parse.addresses,
@@ -96,6 +105,15 @@ class Settings:
     socket_mode: int = setting(
         0o660, section="Addresses", parse=parse.octal, metavar="MODE", unit="octal",
         help="The mode of unix sockets, in octal.",
+    )
+    socket_owner: str = setting(
+        "", section="Addresses", parse=parse.owner, metavar="USER[:GROUP]", default_text="who starts the server",
+        help="Who owns the unix sockets, by name or number; :GROUP changes the group alone.",
+    )
+    allow: tuple[str, ...] = setting(
+        (), section="Addresses", parse=parse.network, metavar="CIDR", collect=tuple, default_text="this machine only",
+        help="Which machines may connect over TCP: 10.0.0.0/8, 2001:db8::5, or any. Needed to listen beyond "
+        "the loopback; the loopback itself needs none, and is refused too once others are named without it.",
     )
     backlog: int = setting(
         2048, section="Addresses", parse=parse.whole(1), metavar="NUMBER",
@@ -129,6 +147,23 @@ class Settings:
         30.0, section="Pool", parse=parse.duration(zero=True), metavar="SECONDS", unit="seconds",
         help="How long running requests may take to finish when the server stops; then they are killed.",
     )
+    start_timeout: float = setting(
+        120.0, section="Pool", parse=parse.duration(zero=False), metavar="SECONDS", unit="seconds",
+        help="How long the application may take to be imported and its first worker to be ready; then it counts "
+        "as broken.",
+    )
+    max_requests: int = setting(
+        0, section="Pool", parse=parse.whole(0), metavar="NUMBER", default_text="off",
+        help="Replace a worker after about so many requests (up to a tenth fewer, so that they do not go together).",
+    )
+    max_worker_age: float = setting(
+        0.0, section="Pool", parse=parse.duration(zero=True), metavar="SECONDS", unit="seconds", default_text="off",
+        help="Replace a worker after about so long (up to a tenth sooner).",
+    )
+    max_memory: int = setting(
+        0, section="Pool", parse=parse.size(0), metavar="SIZE", unit="bytes", default_text="off",
+        help="Replace a worker whose resident memory is more than this, once it has finished what it does.",
+    )
 
     max_header: int = setting(
         1 << 20, section="Limits", parse=parse.size(1024), metavar="SIZE", unit="bytes",
@@ -152,6 +187,47 @@ class Settings:
         "is ended too.",
     )
 
+    user: str = setting(
+        "", section="Isolation", parse=parse.word("the name or number of a user"), metavar="USER",
+        default_text="who starts the server",
+        help="Run the application as this user. The server itself, which never imports the application, stays root.",
+    )
+    group: str = setting(
+        "", section="Isolation", parse=parse.word("the name or number of a group"), metavar="GROUP",
+        default_text="the user's own",
+        help="Run the application with this group.",
+    )
+    groups: tuple[str, ...] = setting(
+        (), section="Isolation", parse=parse.word("the name or number of a group"), metavar="GROUP", collect=tuple,
+        default_text="none",
+        help="Run the application with these supplementary groups.",
+    )
+    chroot: str = setting(
+        "", section="Isolation", parse=parse.path, metavar="FOLDER", default_text="none",
+        help="Make this folder the application's root. Its modules, and chdir and pythonpath, are looked for inside.",
+    )
+    umask: int | None = setting(
+        None, section="Isolation", parse=parse.octal, metavar="MODE", unit="octal", default_text="as it is",
+        help="The file mode creation mask of the application, in octal.",
+    )
+    rlimit: dict[str, str] = setting(
+        dict, section="Isolation", parse=parse.rlimit, metavar="NAME=VALUE", collect=dict, default_text="as they are",
+        help="Limit a resource of the application's processes (setrlimit(2)): nofile=1024, as=2g, core=0; "
+        "SOFT:HARD sets both apart, unlimited lifts one.",
+    )
+    no_new_privileges: bool = setting(
+        False, section="Isolation", parse=parse.flag, is_flag=True,
+        help="No program that the application starts can gain privileges (Linux). Always so with user.",
+    )
+    clear_env: bool = setting(
+        False, section="Isolation", parse=parse.flag, is_flag=True,
+        help="The application sees only what env sets, and PATH, HOME, USER, LANG, LC_…, TZ.",
+    )
+    allow_root: bool = setting(
+        False, section="Isolation", parse=parse.flag, is_flag=True,
+        help="Let the application run as root, which is refused otherwise.",
+    )
+
     log_level: str = setting(
         "info", section="Logs", parse=parse.choice("debug", "info", "warning", "error"), metavar="LEVEL",
         help="The least important lines to log: debug, info, warning or error.",
@@ -169,6 +245,11 @@ class Settings:
         help="Append a line for each request to this file; - is standard output. SIGUSR1 opens it anew.",
     )
 
+    control: str = setting(
+        "", section="Command", parse=parse.control, metavar="PATH", default_text="found by itself",
+        help="The control socket, for scgi status, reload and stop; none switches it off. By default it is in "
+        "$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/scgi or /run/scgi, named after the first address.",
+    )
     pid_file: str = setting(
         "", section="Command", parse=parse.path, metavar="FILE", default_text="none",
         help="Write the server's process id to this file.",
