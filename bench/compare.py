@@ -10,8 +10,8 @@ headers; port, query and cookie change from request to request. What counts is t
 process tree, read from /proc, per request answered; the clients' own time is not in it.
 
 Quote the ratio; the absolute times belong to this machine at this hour. It is fair when both run the same Python, which
-`make bench` sees to: Debian's uWSGI for Debian's Python, else pip builds one for the Python that runs this. With --limit the exit status tells whether scgi costs
-at most so many times as much as uWSGI.
+`make bench` sees to: Debian's uWSGI for Debian's Python, else pip builds one for the Python that runs this. With
+--limit the exit status tells whether scgi costs at most so many times as much as uWSGI.
 """
 
 from __future__ import annotations
