@@ -60,13 +60,13 @@ def _new_threads(before: Before) -> Iterator[str]:
     ours = threading.enumerate()
     for thread in ours:
         if thread.ident not in before.threads and thread is not threading.current_thread():
-            yield f"the thread {thread.name!r}, which no worker will have"
+            yield f"the thread {thread.name!r}, which runs in no worker"
     known = {str(thread.native_id) for thread in ours}
     foreign = [task for task in _tasks() if task not in before.tasks and task not in known]
     if foreign:
         names = ", ".join(sorted({_task_name(task) for task in foreign}))
         count = "a thread" if len(foreign) == 1 else f"{len(foreign)} threads"
-        yield f"{count} from outside the threading module ({names}), which no worker will have"
+        yield f"{count} from outside the threading module ({names}), which runs in no worker"
 
 
 def _tasks() -> list[str]:

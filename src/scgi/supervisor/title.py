@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+_set: Callable[[str], None] | None
 try:
     from setproctitle import setproctitle as _set
-except ImportError:  # no wheel and no compiler: processes keep the command's name
+except ImportError:  # neither a wheel nor a compiler: processes keep the command's name
     _set = None
 
 
