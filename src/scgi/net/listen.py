@@ -18,6 +18,7 @@ from scgi.errors import ListenError
 from scgi.net.address import Address
 
 DEFAULT_BACKLOG = 2048
+_HOLDS = hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd")  # a file can be held, whatever becomes of its name
 _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
 
@@ -49,10 +50,19 @@ class Listener:
         self.sock.close()
 
 
-def open_listener(address: Address, *, backlog: int = DEFAULT_BACKLOG, socket_mode: int = 0o660) -> Listener:
-    """Bind and listen. Raises `ListenError` with one sentence that says why not."""
+def open_listener(
+    address: Address,
+    *,
+    backlog: int = DEFAULT_BACKLOG,
+    socket_mode: int = 0o660,
+    socket_owner: tuple[int, int] | None = None,
+) -> Listener:
+    """Bind and listen. Raises `ListenError` with one sentence that says why not.
+
+    A unix socket gets the mode, and the owner: user and group by number, -1 for what is to stay.
+    """
     if address.kind == "unix":
-        return _open_unix(address, backlog, socket_mode)
+        return _open_unix(address, backlog, socket_mode, socket_owner)
     return _open_tcp(address, backlog)
 
 
@@ -76,7 +86,7 @@ def _open_tcp(address: Address, backlog: int) -> Listener:
     return Listener(sock, Address("tcp", host, port))
 
 
-def _open_unix(address: Address, backlog: int, mode: int) -> Listener:
+def _open_unix(address: Address, backlog: int, mode: int, owner: tuple[int, int] | None) -> Listener:
     path = os.path.abspath(address.path)
     address = Address("unix", path=path)
     _clear_dead_socket(address)
@@ -89,15 +99,39 @@ def _open_unix(address: Address, backlog: int, mode: int) -> Listener:
         raise ListenError(_why_not(address, error)) from None
     finally:
         os.umask(before)
-    made = os.lstat(path)
-    listener = Listener(sock, address, identity=(made.st_dev, made.st_ino))
+    listener = Listener(sock, address)
     try:
-        os.chmod(path, mode)
+        _settle(listener, mode, owner)
         sock.listen(backlog)
     except OSError as error:
         listener.close()
-        raise ListenError(_why_not(address, error)) from None
+        raise error if isinstance(error, ListenError) else ListenError(_why_not(address, error)) from None
     return listener
+
+
+def _settle(listener: Listener, mode: int, owner: tuple[int, int] | None) -> None:
+    """Give a new unix socket its owner, and only then permissions; never anything that others put in its place."""
+    path, fd = listener.address.path, -1
+    try:
+        if _HOLDS:
+            fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path = f"/proc/self/fd/{fd}"
+        found = os.lstat(path) if fd < 0 else os.fstat(fd)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            raise ListenError(f"cannot listen on {listener.address}: somebody has just replaced it")
+        listener.identity = (found.st_dev, found.st_ino)
+        if owner is not None:
+            try:
+                os.chown(path, *owner, follow_symlinks=fd >= 0)
+            except PermissionError:
+                raise ListenError(
+                    f"cannot give {listener.address} another owner: not permitted; "
+                    "only root can do that, and who is in a group can give that group"
+                ) from None
+        os.chmod(path, mode)
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _clear_dead_socket(address: Address) -> None:
