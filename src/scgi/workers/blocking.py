@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Final
 from scgi import log as scgi_log
 from scgi.apps.answer import Outcome
 from scgi.errors import ProtocolError
+from scgi.net.allow import AllowList
 from scgi.net.stream import BodyReader, Patience, PeerGone, has_unread, leave, receive_head, reset, send_all
 from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, parse_head
 from scgi.protocol.response import error_page
@@ -64,6 +65,7 @@ class WorkerPlan:
     limits: Limits = DEFAULT_LIMITS
     require_scgi: bool = True
     patience: Patience = field(default_factory=Patience)
+    allow: AllowList | None = None  # who may connect over TCP; None is anybody
     access: Callable[[Slot, float], None] | None = None  # called after each request with its duration (seconds)
 
 
@@ -88,7 +90,7 @@ class Worker:
         self.lifeline = lifeline
         self.leaving = False
         self.exit_status = 0
-        self.intake = Intake(listeners, owned, board)
+        self.intake = Intake(listeners, owned, board, plan.allow, first_slot)
 
     def run(self) -> int:
         """Serve until told to stop; returns the process's exit status."""

@@ -3,7 +3,7 @@
 Waiting is always for one descriptor: the listener itself (the fast form, a plain blocking `accept`), or an epoll over
 several. `stop` puts a dead socket over this process's copy of it, which ends the waiting, wherever a thread is in it.
 
-Imports `status` and its neighbour `forked`.
+With an allow-list, whoever is not on it is turned away here. Imports `status`, `net` and its neighbour `forked`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ import logging
 import os
 import select
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from scgi.net.allow import AllowList
+from scgi.net.stream import reset
 from scgi.status.scoreboard import DRAINING, Scoreboard
 from scgi.workers.forked import cover
 
@@ -28,9 +32,19 @@ _QUIET: Final = 0.1  # seconds without a connection after which a draining TCP q
 
 
 class Intake:
-    """The listeners of one worker process; `owned` says of each whether it is ours to drain."""
+    """The listeners of one worker process; `owned` says of each whether it is ours to drain.
 
-    def __init__(self, listeners: list[socket.socket], owned: list[bool], board: Scoreboard) -> None:
+    `allow` says which TCP peers may connect; those that it refuses are counted at the worker's first `slot`.
+    """
+
+    def __init__(
+        self,
+        listeners: list[socket.socket],
+        owned: list[bool],
+        board: Scoreboard,
+        allow: AllowList | None = None,
+        slot: int = 0,
+    ) -> None:
         self._listeners = listeners
         self._owned = owned
         self._board = board
@@ -39,6 +53,10 @@ class Intake:
         self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
         single: Accept = listeners[0]._accept  # type: ignore[attr-defined]
         self.accept: Accept = single if self._several is None else self._accept_any
+        self._rest: Accept = self._accept_rest
+        if allow is not None:
+            guard = _Guard(allow, board, slot)
+            self.accept, self._rest = guard.at(self.accept), guard.at(self._rest)
 
     def stop(self) -> None:
         """Nobody waits any more: every `accept` of this process fails from now on. Safe in a signal handler."""
@@ -56,10 +74,10 @@ class Intake:
 
     def after(self, accept: Accept, error: OSError) -> Accept | None:
         """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
-        if accept == self._accept_rest:
+        if accept is self._rest:
             return None if error.errno == errno.EINVAL else accept
         if self._board.memory[DRAINING]:
-            return self._accept_rest
+            return self._rest
         if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
             self._listeners[0].setblocking(True)
         elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
@@ -105,6 +123,36 @@ class Intake:
                     elif not isinstance(error, BlockingIOError):
                         raise
         raise OSError(errno.EINVAL, "the queue is empty")
+
+
+class _Guard:
+    """Stands between a worker and those who may not connect over TCP."""
+
+    def __init__(self, allow: AllowList, board: Scoreboard, slot: int) -> None:
+        self._admits = allow.admits
+        self._board = board
+        self._slot = slot
+        self._lock = threading.Lock()  # a worker's threads count in one place
+
+    def at(self, accept: Accept) -> Accept:
+        """The same `accept`, for those who may."""
+        admits = self._admits
+
+        def accept_admitted() -> tuple[int, Any]:
+            while True:
+                fd, peer = accept()
+                if type(peer) is not tuple or admits(peer[0]):  # a unix socket's peer is a text
+                    return fd, peer
+                self._turn_away(fd, peer[0])
+
+        return accept_admitted
+
+    def _turn_away(self, fd: int, host: str) -> None:
+        reset(fd)
+        with self._lock:
+            unsaid = self._board.refuse_peer(self._slot, time.monotonic())
+        if unsaid:
+            log.warning("refused %s, which is not in allow (%d refused so far)", host, self._board.refused_peers())
 
 
 class _Poll:
