@@ -5,6 +5,7 @@
 #   make check           ruff, mypy, and the house's own rules
 #   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
 #   make test-pythons    the tests on every Python from 3.11 on that is found here
+#   make soak            a server under load that is reloaded, stopped and killed, with figures (ARGS="--only killing")
 #   make bench           CPU per request against uWSGI (ARGS="--limit 1.3")
 #   make format          ruff's formatting and safe repairs
 #
@@ -17,7 +18,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
 
-.PHONY: help demo test check coverage bench test-pythons test-packages format clean FORCE
+.PHONY: help demo test check coverage soak bench test-pythons test-packages format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -44,6 +45,9 @@ check: $(VENV)/.ready-http,test,check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/house/test_floors.py tests/house/test_files.py
+
+soak: $(VENV)/.ready-http,test
+	cd tests && $(abspath $(BIN))/python -m soak $(ARGS)
 
 bench: $(VENV)/.ready-http
 	@scripts/system-packages bench $(BIN)/python

@@ -1,0 +1,151 @@
+"""`make soak`: the scenarios in full, with their figures. ARGS="--only killing --seconds 10" for some, or for less."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from soak import scenarios
+from support import Process, free_port, short_folder, start, wait_until
+from support.generations import workers_of
+from support.load import write_application
+
+
+class Room:
+    """A folder, an address, an application; servers of it, of which nothing may be left."""
+
+    def __init__(self, folder: Path, tcp: bool) -> None:
+        self.folder = folder
+        self.address = f"127.0.0.1:{free_port()}" if tcp else f"unix:{folder}/s"
+        self.app = write_application(folder / "app.py", "1")
+        self.servers: list[Process] = []
+
+    def serve(self, *options: str, workers: int = 4) -> Process:
+        number = str(workers)
+        command = [sys.executable, "-m", "scgi", "serve", "--min-workers", number, "--max-workers", number]
+        command += ["--listen", self.address, *options, f"{self.app}:app"]
+        log = self.folder / f"log{len(self.servers)}"
+        server = start(command, log_file=log, address=self.address)
+        self.servers.append(server)
+        wait_until(lambda: len(workers_of(server)) == workers, what="all workers")
+        return server
+
+
+@contextmanager
+def room(tcp: bool) -> Iterator[Room]:
+    with short_folder() as folder:
+        here = Room(folder, tcp)
+        try:
+            yield here
+            for server in here.servers:
+                if server.running():
+                    assert server.stop(within=40) == 0
+                server.assert_nothing_left()
+        except BaseException:
+            for server in here.servers:
+                print("the end of the server's log:", *server.log().splitlines()[-20:], sep="\n    ")
+            raise
+        finally:
+            for server in here.servers:
+                server.kill()
+
+
+Soak = Callable[[argparse.Namespace, bool], object]
+SCENARIOS: dict[str, tuple[str, Soak]] = {}
+
+
+def scenario(what: str) -> Callable[[Soak], Soak]:
+    def keep(run: Soak) -> Soak:
+        SCENARIOS[run.__name__] = (what, run)
+        return run
+
+    return keep
+
+
+@scenario("{total} requests of 1 ms, with a reload every second and without")
+def reloads(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        return scenarios.reload_every_second(here.serve(), here.app, total=given.total, pause=0.001)
+
+
+@scenario("{total} requests as fast as they go, with a reload every second and without")
+def reloads_at_full_speed(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        return scenarios.reload_every_second(here.serve(), here.app, total=given.total, pause=0.0)
+
+
+@scenario("100 HUPs within a second")
+def storm(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        return scenarios.storm(here.serve(), here.app)
+
+
+@scenario("TERM with 200 waiting")
+def waiting(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        return scenarios.term_with_waiting(here.serve())
+
+
+@scenario("TERM under load, {stops} times")
+def term(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        reports = [
+            # Who is not root cannot keep the last new connections of TCP out.
+            scenarios.term_under_load(here.serve(), exact=not tcp or os.geteuid() == 0)
+            for _ in range(given.stops)
+        ]
+    return f"{sum(report.answered for report in reports)} answered, 0 lost"
+
+
+@scenario("kills and stops at random for {seconds:g} s (seed {seed})")
+def killing(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        return scenarios.killing(here.serve(), seconds=given.seconds, seed=given.seed)
+
+
+@scenario("the master killed under load, {stops} times")
+def master_killed(given: argparse.Namespace, tcp: bool) -> object:
+    with room(tcp) as here:
+        here.serve()
+        reports = [scenarios.master_killed(here.servers[-1], here.serve) for _ in range(given.stops)]
+    return f"{sum(report.answered for report in reports)} answered, 0 lost"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make soak", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", action="append", choices=sorted(SCENARIOS), help="this scenario alone (repeatable)")
+    parser.add_argument("--kind", choices=["unix", "tcp"], help="over this kind of socket alone")
+    parser.add_argument("--total", type=int, default=100_000, help="requests with a reload every second")
+    parser.add_argument("--seconds", type=float, default=60, help="how long there is killing")
+    parser.add_argument("--stops", type=int, default=10, help="how often there is an end under load")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random instants")
+    given = parser.parse_args()
+    broken = []
+    for kind in [given.kind] if given.kind else ["unix", "tcp"]:
+        for name in given.only or SCENARIOS:
+            what, run = SCENARIOS[name]
+            title = f"{what.format_map(vars(given))}, {kind}"
+            print(f"== {title}", flush=True)
+            began = time.monotonic()
+            try:
+                figures = str(run(given, kind == "tcp"))
+            except (Exception, pytest.fail.Exception):
+                print(traceback.format_exc(limit=-3), flush=True)
+                broken.append(title)
+            else:
+                print(f"{figures}\n   kept ({time.monotonic() - began:.0f} s)", flush=True)
+    if broken:
+        raise SystemExit("NOT KEPT:\n" + "\n".join(broken))
+
+
+if __name__ == "__main__":
+    main()
