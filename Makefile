@@ -27,7 +27,7 @@ demo: $(VENV)/.ready-http
 	@echo "Look at http://$(HTTP)/   (Ctrl-C ends it)"
 	@exec $(BIN)/scgi serve --listen 127.0.0.1:0 --http $(HTTP) examples/demo.py
 
-test: $(VENV)/.ready-http,test $(VENV)/.test-packages
+test: $(VENV)/.ready-http,reload,test $(VENV)/.test-packages
 ifdef COVERAGE
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run $(PYTEST)
@@ -40,20 +40,20 @@ endif
 coverage:
 	@$(MAKE) test COVERAGE=yes
 
-check: $(VENV)/.ready-http,test,check
+check: $(VENV)/.ready-http,reload,test,check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/house/test_floors.py tests/house/test_files.py
 
-soak: $(VENV)/.ready-http,test
+soak: $(VENV)/.ready-http,reload,test
 	cd tests && $(abspath $(BIN))/python -m soak $(ARGS)
 
 bench: $(VENV)/.ready-http
 	@scripts/system-packages bench $(BIN)/python
 	$(BIN)/python bench/compare.py $(ARGS)
 
-format: $(VENV)/.ready-http,test,check
+format: $(VENV)/.ready-http,reload,test,check
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -77,6 +77,6 @@ $(VENV)/.ready-%: pyproject.toml $(if $(PYTHON),FORCE)
 	@scripts/make-venv $(VENV) "$(PYTHON)" $*
 	@touch $@
 
-$(VENV)/.test-packages: | $(VENV)/.ready-http,test
+$(VENV)/.test-packages: | $(VENV)/.ready-http,reload,test
 	@scripts/system-packages tests $(BIN)/python
 	@touch $@

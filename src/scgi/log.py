@@ -294,6 +294,13 @@ def open_access_log(path: str) -> Callable[[str], None]:
     return _access.write
 
 
+def error_with_trace(logger: logging.Logger, message: str, trace: str) -> None:
+    """An error whose traceback comes as text, from another process perhaps; "" for none."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (message,), None)
+    record.exc_text = trace.rstrip()
+    logger.handle(record)
+
+
 def reopen() -> bool:
     """Open the log files anew, for log rotation; False if one could not be, which stays in use.
 

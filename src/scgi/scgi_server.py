@@ -114,6 +114,10 @@ class SCGIServer:
         if not logging.getLogger("scgi").hasHandlers():  # the program has not set up logging for us
             scgi_log.setup("info")
         plan = PoolPlan(WorkerPlan(make_adapter, require_scgi=False), PoolPolicy(0, self.max_children))
+        if os.geteuid() == 0:
+            logging.getLogger("scgi.server").warning(
+                "the application runs as root; scgi serve --user gives it a user of its own"
+            )
         for listener in listeners:
             logging.getLogger("scgi.server").info(
                 "serving %s on %s with up to %d children",

@@ -38,8 +38,14 @@ ALLOWED: dict[str, set[str]] = {
 FRONT_DOOR = {"scgi_server", "util", "passfd", "systemd_socket", "session_server"}
 BELOW_THE_DOOR = {"config", "supervisor", "workers", *SERVING}
 
-# Third-party modules, each with the only places that may import it. All but click are optional extras.
-THIRD_PARTY = {"click": {"cli"}, "uvicorn": {"gateway"}, "httpx": {"client"}}
+# Third-party modules, each with the only places that may import it. All but click and setproctitle are extras.
+THIRD_PARTY = {
+    "click": {"cli"},
+    "setproctitle": {"supervisor"},
+    "uvicorn": {"gateway"},
+    "httpx": {"client"},
+    "watchfiles": {"supervisor"},
+}
 
 # protocol/ is bytes and text: what would tie it to sockets, clocks or processes stays outside.
 NOT_IN_PROTOCOL = {"asyncio", "multiprocessing", "os", "select", "selectors", "socket", "threading", "time"}

@@ -1,45 +1,42 @@
 """Turns settings into a running server; the only place that knows which class stands behind which word.
 
-Imports `supervisor`, `workers`, `apps`, `net`, `gateway` (on use) and the settings.
+Imports `supervisor`, `net`, `gateway` (on use), its neighbour `program` and the settings.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scgi import log as scgi_log
-from scgi.apps.handler import HandlerAdapter
-from scgi.apps.load import (
-    Application,
-    check_application,
-    load_application,
-    prepare_path,
-    refuse_here,
-    refuse_unrunnable,
-)  # fmt: skip
-from scgi.apps.paths import parse_mount
-from scgi.apps.wsgi import WsgiAdapter
+from scgi.apps.bytecode import cache_settled_sources_only
+from scgi.apps.load import refuse_here
+from scgi.config import program
+from scgi.config.parse import limits
 from scgi.config.settings import Settings
 from scgi.errors import ConfigError, ListenError, MissingExtra
 from scgi.net.address import Address
+from scgi.net.allow import AllowList, needs_allow
 from scgi.net.listen import Listener, inherited_listeners, open_listener
-from scgi.net.stream import Patience
-from scgi.protocol.request import Limits
-from scgi.status.scoreboard import Slot
-from scgi.supervisor.bell import Bell, StoppedEarly
+from scgi.net.notify import Notifier
+from scgi.net.rendezvous import place_control
+from scgi.supervisor import watcher
+from scgi.supervisor.bell import Bell
 from scgi.supervisor.companion import Companion
-from scgi.supervisor.doors import Doors
-from scgi.supervisor.policy import PoolPolicy
-from scgi.supervisor.pool import Pool, PoolPlan
-from scgi.workers.blocking import Adapter, WorkerPlan
+from scgi.supervisor.control import Control
+from scgi.supervisor.generation import GenerationPlan
+from scgi.supervisor.isolation import Isolation, give_logs, isolate, owner_numbers, refuse_root, resolve
+from scgi.supervisor.master import Master, MasterPlan
+from scgi.supervisor.pool import PoolPlan, slots_for
 from scgi.workers.standard import fill_standard_descriptors
 
 log = logging.getLogger("scgi.server")
@@ -59,33 +56,92 @@ def serve(app: Any, **settings: Any) -> int:
 def run_server(settings: Settings) -> int:
     """Run, or with `check` only try, what the settings say; returns the exit status."""
     fill_standard_descriptors()
+    isolation = _isolation(settings)
     start_log(settings)
-    with contextlib.ExitStack() as opened, contextlib.suppress(StoppedEarly):
+    with contextlib.ExitStack() as opened:
         bell = opened.enter_context(Bell())
-        listeners = open_listeners(settings)
+        listeners = open_listeners(settings, isolation)
         for listener in listeners:
             opened.callback(listener.close)
+        _refuse_strangers(listeners, settings)
         companions = []
         if settings.http is not None:
             front = open_listener(settings.http, backlog=settings.backlog)
             opened.callback(front.close)
-            companions.append(_http_front(front, listeners, settings))
-        with bell.while_loading(Doors(listeners).somebody_waits):
-            application = _load(settings)
-        plan = PoolPlan(
-            worker=_worker_plan(application, settings),
-            policy=PoolPolicy(settings.min_workers, settings.max_workers, settings.idle_timeout),
+            companions.append(_http_front(front, listeners, settings, isolation))
+        if settings.reload:
+            companions.append(_file_watcher(settings))
+        access = program.open_access_log(settings)
+        _give_logs(isolation, settings)
+        if settings.check:
+            return _check(settings, isolation)
+        opened.enter_context(_pid_file(settings.pid_file))
+        control = _control(listeners, settings)
+        if control is not None:
+            opened.callback(control.close)
+        _announce(listeners, settings)
+        generation = GenerationPlan(
+            load=lambda: _load_plan(settings, access),
+            isolation=isolation,
+            slots=slots_for(settings.max_workers, settings.threads),
+            threads=settings.threads,
+            probe=settings.probe,
+            start_timeout=settings.start_timeout,
+        )
+        plan = MasterPlan(
+            generation,
+            backlog=settings.backlog,
             graceful_timeout=settings.graceful_timeout,
             companions=companions,
+            reopened=lambda: _give_logs(isolation, settings),
+            http=None if settings.http is None else str(settings.http),
         )
-        if settings.check:
-            log.info("%s loads as %s, and every address can be bound", application.name, application.interface)
-            return 0
-        opened.enter_context(_pid_file(settings.pid_file))
-        _announce(application, listeners, settings)
-        return int(Pool(plan, listeners, bell).run())
-    log.info("stopped while the application was being loaded")
+        return int(Master(plan, listeners, bell, control, Notifier()).run())
+
+
+def _isolation(settings: Settings) -> Isolation:
+    isolation = resolve(
+        user=settings.user,
+        group=settings.group,
+        groups=settings.groups,
+        chroot=settings.chroot,
+        umask=settings.umask,
+        rlimit={name: limits(value) for name, value in settings.rlimit.items()},
+        no_new_privileges=settings.no_new_privileges,
+        clear_env=settings.clear_env,
+    )
+    refuse_root(isolation, settings.allow_root)
+    return isolation
+
+
+def _give_logs(isolation: Isolation, settings: Settings) -> None:
+    """Workers open log files anew as who they are."""
+    give_logs(isolation, [path for path in (settings.log_file, settings.access_log) if path not in ("", "-")])
+
+
+def _check(settings: Settings, isolation: Isolation) -> int:
+    """Load everything as a pool would."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    isolate(isolation)
+    application = program.load(settings)
+    log.info("%s loads as %s, and every address can be bound", application.name, application.interface)
     return 0
+
+
+def _load_plan(settings: Settings, access: program.Access | None) -> PoolPlan:
+    """In the pool: import the application, and say what it is."""
+    cache_settled_sources_only()
+    application = program.load(settings)
+    log.info(
+        "serving %s (%s) with %d to %d workers%s",
+        application.name,
+        application.interface,
+        settings.min_workers,
+        settings.max_workers,
+        f" of {settings.threads} threads" if settings.threads > 1 else "",
+    )
+    return program.pool_plan(application, settings, access)
 
 
 def start_log(settings: Settings) -> None:
@@ -98,13 +154,20 @@ def start_log(settings: Settings) -> None:
         ) from None
 
 
-def open_listeners(settings: Settings) -> list[Listener]:
-    """Open all addresses, or none. Raises `ListenError`."""
+def open_listeners(settings: Settings, isolation: Isolation) -> list[Listener]:
+    """Open all addresses, or none. Raises `ListenError`.
+
+    A unix socket belongs to the user whom the application runs as, unless `socket_owner` says otherwise.
+    """
     listeners: list[Listener] = []
+    owner = owner_numbers(settings.socket_owner)
+    if owner is None and isolation.uid is not None:
+        owner = (isolation.uid, -1 if isolation.gid is None else isolation.gid)
     try:
         for address in settings.listen:
             if address.kind != "systemd":
-                listeners.append(open_listener(address, backlog=settings.backlog, socket_mode=settings.socket_mode))
+                mode = settings.socket_mode
+                listeners.append(open_listener(address, backlog=settings.backlog, socket_mode=mode, socket_owner=owner))
             elif inherited := inherited_listeners(settings.backlog):
                 listeners += inherited
             else:
@@ -116,62 +179,43 @@ def open_listeners(settings: Settings) -> list[Listener]:
     return listeners
 
 
-def _load(settings: Settings) -> Application:
-    prepare_path(settings.chdir, settings.pythonpath, settings.env)
-    if isinstance(settings.app, str):
-        application = load_application(settings.app, settings.interface)
-    else:
-        application = check_application(settings.app, settings.interface)
-    if application.interface == "handler":
-        refuse_unrunnable(application.target, settings.threads)
-    return application
-
-
-def _worker_plan(application: Application, settings: Settings) -> WorkerPlan:
-    patience = Patience(head=settings.header_timeout, body=settings.body_timeout)
-    make_adapter: Callable[[int], Adapter]
-    if application.interface == "handler":
-
-        def make_adapter(lifeline: int) -> Adapter:
-            return HandlerAdapter(application.target(lifeline), patience).answer
-    else:
-        wsgi = WsgiAdapter(
-            application.target,
-            mount=None if settings.mount is None else parse_mount(settings.mount),
-            multithread=settings.threads > 1,
-            patience=patience,
+def _refuse_strangers(listeners: list[Listener], settings: Settings) -> None:
+    """TCP beyond this machine needs to be told who may connect. Raises `ConfigError`."""
+    if not settings.allow and (why := needs_allow(listener.address for listener in listeners)):
+        raise ConfigError(why, source=settings.source("listen"))
+    own = _reachable(listeners[0])
+    if settings.http and settings.allow and own.kind == "tcp" and not AllowList(settings.allow).admits(own.host):
+        raise ConfigError(
+            f"allow: the HTTP front connects from {own.host}, which is not named; "
+            f"add --allow {own.host}, or listen at a unix socket first"
         )
 
-        def make_adapter(lifeline: int) -> Adapter:
-            return wsgi.answer
 
-    return WorkerPlan(
-        make_adapter,
-        threads=settings.threads,
-        limits=Limits(settings.max_header, settings.max_variables, settings.max_body),
-        require_scgi=settings.require_scgi,
-        patience=patience,
-        access=_access(settings),
-    )
-
-
-def _access(settings: Settings) -> Callable[[Slot, float], None] | None:
-    if not settings.access_log:
+def _control(listeners: list[Listener], settings: Settings) -> Control | None:
+    """The control socket, if there is a place for it."""
+    path, why = place_control(settings.control, listeners[0].address, os.environ)
+    if path is None:
+        if why:
+            log.warning("no control socket, so no scgi status, reload or stop: %s (--control PATH names a place)", why)
         return None
-    try:
-        write = scgi_log.open_access_log(settings.access_log)
-    except OSError as error:
-        raise ConfigError(
-            f"access-log: cannot open {settings.access_log}: {error.strerror}", source=settings.source("access_log")
-        ) from None
-
-    def access(slot: Slot, seconds: float) -> None:
-        write(scgi_log.access_line(slot.variables, slot.status, slot.sent, seconds, slot.request_id()))
-
-    return access
+    return Control(path)
 
 
-def _http_front(front: Listener, listeners: list[Listener], settings: Settings) -> Companion:
+def _file_watcher(settings: Settings) -> Companion:
+    """The process that asks for a reload when files change. Raises `MissingExtra` before anything is started."""
+    watcher.require_watchfiles()
+    app = settings.app if isinstance(settings.app, str) else ""
+    folders = watcher.folders_to_watch(settings.chdir, app, settings.pythonpath)
+    master = os.getpid()
+
+    def changed(paths: list[str]) -> None:
+        log.info("changed: %s", ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""))
+        os.kill(master, signal.SIGHUP)
+
+    return Companion("the file watcher", lambda: watcher.watch_files(folders, changed))
+
+
+def _http_front(front: Listener, listeners: list[Listener], settings: Settings, isolation: Isolation) -> Companion:
     """The embedded HTTP server as a process of its own. Raises `MissingExtra` before anything is started."""
     if importlib.util.find_spec("uvicorn") is None:
         raise MissingExtra("http", "--http")
@@ -182,6 +226,7 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings) 
 
         for listener in listeners:
             listener.sock.close()
+        isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
         run_gateway(
             front.sock,
             upstream,
@@ -201,18 +246,11 @@ def _reachable(listener: Listener) -> Address:
     return Address(address.kind, anywhere.get(address.host, address.host), address.port, address.path)
 
 
-def _announce(application: Application, listeners: list[Listener], settings: Settings) -> None:
-    log.info(
-        "serving %s (%s) on %s with %d to %d workers%s",
-        application.name,
-        application.interface,
-        ", ".join(str(listener.address) for listener in listeners),
-        settings.min_workers,
-        settings.max_workers,
-        f" of {settings.threads} threads" if settings.threads > 1 else "",
-    )
+def _announce(listeners: list[Listener], settings: Settings) -> None:
+    log.info("listening on %s", ", ".join(str(listener.address) for listener in listeners))
     for listener in listeners:
-        warn_of_exposure(listener)
+        if listener.sock.family == socket.AF_UNIX or "any" in settings.allow:
+            warn_of_exposure(listener)
     with contextlib.suppress(OSError, ValueError):
         cap = int(Path("/proc/sys/net/core/somaxconn").read_text())
         if cap < settings.backlog:

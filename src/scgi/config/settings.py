@@ -327,9 +327,9 @@ def _contradictions(settings: Settings) -> Iterator[layers.Problem]:
         yield problem("http", "expected an address of its own; sockets from systemd are for SCGI")
     if settings.http in settings.listen:
         yield problem("http", f"{settings.http} is for SCGI already (listen); HTTP needs one of its own")
-    if settings.chdir and not os.path.isdir(settings.chdir):
+    if settings.chdir and not settings.chroot and not os.path.isdir(settings.chdir):
         yield problem("chdir", f"there is no folder {settings.chdir}")
-    for path in settings.pythonpath:
+    for path in () if settings.chroot else settings.pythonpath:  # those are inside of it
         if not os.path.exists(path):
             yield problem("pythonpath", f"there is no folder {path}")
     for name in ("log_file", "access_log", "pid_file"):

@@ -5,8 +5,12 @@
     byte 0      armed: the pool wants to hear when nobody is idle
     byte 1      draining: take what is queued, then leave
     byte 8      when a worker last said that it cannot accept (a double, monotonic seconds)
+    byte 16     when one last said that it has refused a peer (the same)
+    byte 24     the pool's last turn (a double, monotonic seconds; 0 before the first)
+    byte 32     requests that workers who are gone have answered; and at 40 how many of them died (the pool writes)
     64 ...      one stage byte per slot, side by side, so that "is anybody idle?" is one search
-    16384 ...   one record per slot: serial, start of the request, length of its head, the head's first bytes
+    16384 ...   one record per slot: serial, start of the request, length of its head, the head's first bytes;
+                in its last 8 bytes how many peers the slot's workers have refused
 
 A record keeps the request's raw head, so that whoever finds a dead worker can say what it was doing, at the price of
 one copy per request and no formatting. All of it can be written by applications too: readers trust nothing.
@@ -44,13 +48,18 @@ class Stage(IntEnum):
 ARMED: Final = 0
 DRAINING: Final = 1
 COMPLAINED: Final = 8
+REFUSED: Final = 16
 STAGES: Final = 64
 IDLE_BYTE: Final = bytes([Stage.IDLE])
+HEARTBEAT: Final = 24
+PAST: Final = 32
+COUNTS: Final = struct.Struct("=QQ")
 COMPLAINT: Final = struct.Struct("=d")
 RECORD: Final = struct.Struct("=QdQ")  # serial, monotonic seconds, bytes of the head that follow
 _RECORDS_START: Final = 16384
 _RECORD_SIZE: Final = 4096
-HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size
+REFUSALS: Final = struct.Struct("=Q")
+HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size - REFUSALS.size
 MAX_SLOTS: Final = _RECORDS_START - STAGES
 
 # A request's own id is taken over from the web server if it could not harm a log line.
@@ -103,14 +112,53 @@ class Scoreboard:
         self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
         self.memory[STAGES + slot] = Stage.FREE
 
+    def beat(self, now: float) -> None:
+        """The pool is alive (monotonic seconds)."""
+        COMPLAINT.pack_into(self.memory, HEARTBEAT, now)
+
+    def last_beat(self) -> float:
+        """When the pool was last alive; 0 if it has not begun."""
+        found: float = COMPLAINT.unpack_from(self.memory, HEARTBEAT)[0]
+        return found
+
+    def bury(self, served: int, died: bool) -> None:
+        """Keep what a worker who is gone has done."""
+        requests, deaths = COUNTS.unpack_from(self.memory, PAST)
+        COUNTS.pack_into(self.memory, PAST, (requests + served) % 2**64, (deaths + died) % 2**64)
+
+    def totals(self) -> tuple[int, int]:
+        """Requests answered and workers that died, since the board was made."""
+        requests, deaths = COUNTS.unpack_from(self.memory, PAST)
+        return requests + sum(self.finished(slot) for slot in range(self.slots)), deaths
+
+    def finished(self, slot: int) -> int:
+        """How many requests the slot's worker has finished."""
+        report = self.glance(slot)
+        return report.serial - (report.stage in (Stage.RUNNING, Stage.WRITING) and report.serial > 0)
+
     def may_complain(self, slot: int, now: float) -> bool:
         """Whether this slot is the first that rests, and nobody has complained in the last second; counts as one."""
         if self.stages().find(Stage.RESTING) != slot:
             return False
-        before = COMPLAINT.unpack_from(self.memory, COMPLAINED)[0]
+        return self._first_within_a_second(COMPLAINED, now)
+
+    def refuse_peer(self, slot: int, now: float) -> bool:
+        """Count a peer that the worker at this slot has turned away; whether nobody has said so in the last second."""
+        place = record_offset(slot + 1) - REFUSALS.size
+        count = REFUSALS.unpack_from(self.memory, place)[0]
+        REFUSALS.pack_into(self.memory, place, (count + 1) % 2**64)
+        return self._first_within_a_second(REFUSED, now)
+
+    def refused_peers(self) -> int:
+        """How many peers were turned away, since the board was made."""
+        places = (record_offset(slot + 1) - REFUSALS.size for slot in range(self.slots))
+        return sum(REFUSALS.unpack_from(self.memory, place)[0] for place in places)
+
+    def _first_within_a_second(self, place: int, now: float) -> bool:
+        before = COMPLAINT.unpack_from(self.memory, place)[0]
         if 0 <= now - before < 1.0:
             return False
-        COMPLAINT.pack_into(self.memory, COMPLAINED, now)
+        COMPLAINT.pack_into(self.memory, place, now)
         return True
 
     def glance(self, slot: int) -> Report:

@@ -9,15 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, Self
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
-
-
-class StoppedEarly(KeyboardInterrupt):
-    """SIGTERM came while the application was being loaded, and nobody waits for an answer."""
 
 
 class Bell:
@@ -51,26 +46,6 @@ class Bell:
         with contextlib.suppress(BlockingIOError):
             return os.read(self.out, 4096)
         return b""
-
-    @contextlib.contextmanager
-    def while_loading(self, somebody_waits: Callable[[], bool]) -> Iterator[None]:
-        """Code of the application runs here, for as long as it likes: Ctrl-C interrupts it as anywhere.
-
-        A TERM ends it with `StoppedEarly`; if somebody waits for an answer, only the second does, and the first is
-        heard by the pool, which answers before it stops.
-        """
-        told = False
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            nonlocal told
-            if told or not somebody_waits():
-                raise StoppedEarly
-            told = True
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-        self.wire()
 
 
 def _noted(signum: int, frame: FrameType | None) -> None:

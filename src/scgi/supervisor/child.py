@@ -11,9 +11,11 @@ import ctypes
 import gc
 import logging
 import os
+import random
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -40,8 +42,10 @@ class Child:
     first_slot: int = 0
     ready: bool = False
     retiring: bool = False
+    peak: int = 0  # bytes of memory at most, known once it has ended
     asked: float = 0.0  # to retire
     replaces: Child | None = None
+    chance: float = field(default_factory=random.random)  # its lot: workers of one age do not go together
     nudged: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # slot: serial, stage, looks
 
     def send(self, signum: int) -> None:
@@ -52,9 +56,10 @@ class Child:
     def wait_status(self) -> int | None:
         """Its wait status if it has ended, None while it runs."""
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:  # the program's own code has reaped it
             return 0
+        self.peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return status if pid else None
 
 
@@ -75,7 +80,7 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
         try:
             _become_child(close)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            _end_with_parent(parent, lifeline)
+            end_with_parent(parent, lifeline)
             status = run()
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
@@ -86,6 +91,12 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     raise AssertionError("unreachable")
+
+
+def written(error: BaseException) -> bytes:
+    """The traceback of what an application raised, as text."""
+    lines = traceback.format_exception(_without_our_frames(error))
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
@@ -119,8 +130,8 @@ def _reopen_logs(signum: int, frame: object) -> None:
     scgi_log.reopen()
 
 
-def _end_with_parent(parent: int, lifeline: int) -> None:
-    """SIGTERM for this process when its parent is gone, however it went."""
+def end_with_parent(parent: int, lifeline: int) -> None:
+    """SIGTERM for this process when its parent is gone, however it went. A change of uid forgets it: ask again."""
     if sys.platform == "linux" and _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:

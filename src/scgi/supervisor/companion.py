@@ -42,6 +42,9 @@ class Companion:
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Ask it to end, for good."""
         self.wanted = False
+        self.signal(signum)
+
+    def signal(self, signum: int) -> None:
         if self.child is not None:
             self.child.send(signum)
 

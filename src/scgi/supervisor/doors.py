@@ -50,6 +50,10 @@ class Doors:
         lengths = [queue_length(listener.sock) for listener in self.listeners]
         return None if None in lengths else sum(filter(None, lengths))
 
+    def queues(self) -> list[tuple[str, int | None]]:
+        """Each door's address, and how many wait there."""
+        return [(str(listener.address), queue_length(listener.sock)) for listener in self.listeners]
+
     def close(self, now: float) -> None:
         """No more connections at our own doors; those in their queues can still be accepted."""
         self.open = False

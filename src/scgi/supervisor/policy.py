@@ -98,20 +98,23 @@ class IdleRecord:
 
 
 class RestartBudget:
-    """Back-off for workers that die at once: free for the first, then 0.1 s, doubling to 10 s."""
+    """Back-off for workers that die at once: free for the first, then 0.1 s, doubling to 10 s.
 
-    FIRST, LONGEST = 0.1, 10.0
+    Those that had come to serve are not worth more than BRIEF: somebody kills them, or a request does.
+    """
+
+    FIRST, BRIEF, LONGEST = 0.1, 0.5, 10.0
 
     def __init__(self) -> None:
         self.losses = 0  # in a row
         self._last = 0.0
         self._until = 0.0
 
-    def lost(self, now: float) -> float:
+    def lost(self, now: float, longest: float = LONGEST) -> float:
         """A worker died at once; returns the seconds of rest."""
         self.losses += 1
         self._last = now
-        rest = 0.0 if self.losses == 1 else min(self.LONGEST, self.FIRST * 2.0 ** min(self.losses - 2, 30))
+        rest = 0.0 if self.losses == 1 else min(longest, self.FIRST * 2.0 ** min(self.losses - 2, 30))
         self.rest(rest, now)
         return rest
 

@@ -5,14 +5,18 @@ What their coming and going means for the pool is the pool's business. Imports `
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
-from scgi.supervisor.child import Child, describe_end, fork
+from scgi.supervisor.child import Child, describe_end, fork, written
+from scgi.supervisor.title import set_title
 from scgi.workers.blocking import NUDGE, Worker, WorkerPlan
 
 log = logging.getLogger("scgi.pool")
@@ -28,6 +32,8 @@ class Wiring:
     bell: int  # to write to: somebody is wanted
     lifeline: int  # reads end of file when the pool is gone
     foreign: tuple[int, ...] = ()
+    last_words: int = -1  # where a worker that cannot start writes why
+    title: str = ""  # what `ps` shows of workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,12 @@ class Loss:
 
 
 class Roster:
-    """All workers of a pool, by process id. `capacity` workers of `plan.threads` threads fit into the scoreboard."""
+    """All workers of a pool, by process id; each has `plan.threads` slots of the scoreboard."""
 
-    def __init__(self, plan: WorkerPlan, listeners: list[Listener], capacity: int) -> None:
+    def __init__(self, plan: WorkerPlan, listeners: list[Listener], board: Scoreboard) -> None:
         self.plan = plan
         self.listeners = listeners
-        self.board = Scoreboard(capacity * plan.threads)
+        self.board = board
         self.children: dict[int, Child] = {}
 
     def __iter__(self) -> Iterator[Child]:
@@ -97,7 +103,15 @@ class Roster:
         def work() -> int:
             socks = [listener.sock for listener in self.listeners]
             owned = [listener.owned for listener in self.listeners]
-            return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline).run()
+            if wiring.title:
+                set_title(wiring.title)
+            try:
+                return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline).run()
+            except Exception as error:
+                if wiring.last_words >= 0:
+                    with contextlib.suppress(OSError):
+                        os.write(wiring.last_words, written(error)[-select.PIPE_BUF :])
+                raise
 
         child.pid = fork(work, wiring.foreign, wiring.lifeline)
         self.children[child.pid] = child
@@ -149,12 +163,11 @@ class Roster:
 
     def finished(self) -> int:
         """How many requests these workers have finished so far."""
-        total = 0
-        for child in self.children.values():
-            for slot in self.slots(child):
-                report = self.board.glance(slot)
-                total += report.serial - (report.stage in (Stage.RUNNING, Stage.WRITING))
-        return total
+        return sum(self.served(child) for child in self.children.values())
+
+    def served(self, child: Child) -> int:
+        """How many requests a worker has finished."""
+        return sum(map(self.board.finished, self.slots(child)))
 
     def nudge_waiting(self) -> None:
         """Whoever has been reading or writing since the last call waits for its peer: take it to the slow path."""

@@ -1,0 +1,205 @@
+"""One generation of the application: a pool in a process of its own, as the master knows it, and how it begins.
+
+In the child: privileges are dropped, then the application is imported, asked for the probe's path if there is one, and
+served by a `Pool`. What goes wrong until the first worker is ready is told over the link; the stack of an import that
+hangs or crashes comes over a pipe that `faulthandler` writes to. Imports `apps`, `net`, `status` and its neighbours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from scgi.apps.leftovers import before_load, left_open
+from scgi.errors import AppLoadError, ConfigError, ExitCode, ScgiError
+from scgi.net.listen import Listener
+from scgi.status.scoreboard import Scoreboard
+from scgi.status.snapshot import WorkerFacts
+from scgi.supervisor.bell import Bell
+from scgi.supervisor.child import Child, end_with_parent, fork
+from scgi.supervisor.isolation import Isolation, isolate
+from scgi.supervisor.link import Link, LinkLost
+from scgi.supervisor.pool import Pool, PoolPlan
+from scgi.supervisor.probe import ask
+from scgi.supervisor.title import set_title
+
+log = logging.getLogger("scgi.pool")
+
+_LAST_WORDS: Final = 65536  # bytes of them
+_SOONER: Final = 0.2  # seconds before the master's patience ends, the stack of a hanging import is written
+
+
+class State(Enum):
+    LOADING = "loading"  # until its first worker is ready
+    SERVING = "serving"
+    DRAINING = "draining"  # another has taken over, or the server stops
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPlan:
+    """What every generation begins with. `load` is called in the pool, and imports the application."""
+
+    load: Callable[[], PoolPlan]
+    isolation: Isolation
+    slots: int  # of the scoreboard
+    threads: int = 1  # slots of a worker
+    probe: str = ""  # the path to ask for
+    start_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a generation could not serve: a sentence, and the application's own traceback or stack if there is one."""
+
+    reason: str
+    traceback: str = ""
+    status: ExitCode = ExitCode.BOOT_FAILED
+
+
+class Generation:
+    """The master's view. `workers` is what the pool says."""
+
+    def __init__(self, number: int, plan: GenerationPlan, at_first: int) -> None:
+        self.number = number
+        self.plan = plan
+        self.at_first = at_first  # workers to begin with
+        self.state = State.LOADING
+        self.board = Scoreboard(plan.slots)
+        self.workers: list[WorkerFacts] = []
+        self.serves = False  # by its own account
+        self.ready = 0  # workers that have become ready so far
+        self.let_go = 0  # workers of it that were told to go for the next generation's sake
+        self.failure: Failure | None = None
+        self.child: Child | None = None
+
+    def start(self, listeners: list[Listener], close: Iterable[int], lifeline: int) -> None:
+        """Fork the pool. OSError if that fails; then nothing is left open."""
+        self.link, theirs = Link.pair()
+        self._words, words = os.pipe()
+        os.set_blocking(words, False)
+        os.set_blocking(self._words, False)
+        ours = (self.link.fileno(), self._words)
+
+        def run() -> int:
+            return int(_begin(self, listeners, theirs, words))
+
+        try:
+            pid = fork(run, (*close, *ours), lifeline)
+        except OSError:
+            self._close()
+            raise
+        finally:
+            theirs.close()
+            os.close(words)
+        self.child = Child(pid, time.monotonic())
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid if self.child else 0
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.child.born if self.child else 0.0
+
+    def hear(self) -> None:
+        """Take in what the pool says. Nothing of it is trusted further than to be shown or counted."""
+        try:
+            messages = self.link.hear()
+        except LinkLost:
+            return  # its end, if it is that, is seen by its exit
+        for message in messages:
+            self._take_in(message)
+
+    def _take_in(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
+            if "failed" in message:
+                status = ExitCode(int(message.get("status", ExitCode.BOOT_FAILED)))
+                self.failure = Failure(str(message["failed"]), str(message.get("traceback", "")), status)
+            elif "workers" in message:
+                self.serves = bool(message["serves"])
+                self.ready = int(message["ready"])
+                rows = [
+                    WorkerFacts(int(pid), float(born), int(slot), bool(retiring))
+                    for pid, born, slot, retiring in message["workers"]
+                ]
+                self.workers = [row for row in rows if 0 <= row.first_slot <= self.board.slots - self.plan.threads]
+
+    def serving(self) -> int:
+        """How many workers serve, by its own account."""
+        return sum(not worker.retiring for worker in self.workers)
+
+    def last_words(self) -> str:
+        """The stack that was written before it was given up, or when it crashed."""
+        with contextlib.suppress(OSError):
+            return os.read(self._words, _LAST_WORDS).decode(errors="replace")
+        return ""
+
+    def descriptors(self) -> tuple[int, int]:
+        """What no other process is to keep open."""
+        return self.link.fileno(), self._words
+
+    def kill(self) -> None:
+        """At once; its workers finish what they are doing."""
+        if self.child is not None:
+            self.child.send(signal.SIGKILL)
+
+    def tell(self, order: str, **more: Any) -> None:
+        """retire (count), leave, drain (seconds), stop."""
+        self.link.say(do=order, **more)
+
+    def close(self) -> None:
+        """It has ended."""
+        self._close()
+        self.board.close()
+
+    def _close(self) -> None:
+        self.link.close()
+        os.close(self._words)
+
+
+def _begin(generation: Generation, listeners: list[Listener], link: Link, words: int) -> ExitCode:
+    """The pool process, from the fork to its end."""
+    plan = generation.plan
+    set_title(f"pool, generation {generation.number}, loading")
+    master = os.getppid()
+    try:
+        isolate(plan.isolation)
+        if sys.platform == "linux":
+            end_with_parent(master, -1)
+        pool_plan = replace(_load(plan, words), at_first=generation.at_first)
+        if plan.probe:
+            ask(pool_plan.worker, plan.probe, plan.start_timeout)
+    except ScgiError as error:
+        status = ExitCode.BOOT_FAILED
+        if isinstance(error, AppLoadError | ConfigError):
+            status = ExitCode.APP_UNLOADABLE if isinstance(error, AppLoadError) else ExitCode.CONFIG
+        link.say(failed=str(error), traceback=getattr(error, "traceback", ""), status=int(status))
+        return status
+    set_title(f"pool, generation {generation.number}")
+    with Bell() as bell:
+        title = f"worker, generation {generation.number}"
+        return Pool(pool_plan, listeners, bell, generation.board, link, words, title).run()
+
+
+def _load(plan: GenerationPlan, words: int) -> PoolPlan:
+    """Import the application; if that hangs or crashes, its stack is in the pipe."""
+    faulthandler.enable(words)
+    faulthandler.dump_traceback_later(max(0.1, plan.start_timeout - _SOONER), file=words)
+    try:
+        before = before_load()
+        found = plan.load()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.disable()
+    for sentence in left_open(before):
+        log.warning("the application's import left open what workers cannot share: %s; open it on first use", sentence)
+    return found
