@@ -18,6 +18,9 @@ from scgi.errors import AppLoadError, ConfigError, ExitCode, ListenError, Missin
 
 COMMANDS: Final = {
     "serve": "Serve an application to a web server.",
+    "status": "Show what a running server does.",
+    "reload": "Have a running server load the application anew.",
+    "stop": "Stop a running server.",
     "gateway": "Answer HTTP by asking an SCGI server.",
     "config": "Print the settings that would hold, and where each comes from.",
 }

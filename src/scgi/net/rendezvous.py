@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
-from scgi.errors import ConfigError
+from scgi.errors import ConfigError, ScgiError
 from scgi.net.address import Address, parse_address
 
 NOWHERE: Final = "none"  # the setting that switches the control socket off
@@ -59,7 +59,7 @@ def place_control(setting: str, first: Address, environ: Mapping[str, str]) -> t
 def find_control(address: str | None, setting: str, environ: Mapping[str, str]) -> Path:
     """The control socket of the server whose first address this is; without one, of the only server there is.
 
-    Raises `ConfigError` with a sentence that names the servers there are.
+    Raises `ScgiError` with a sentence that names the servers there are.
     """
     if setting == NOWHERE:
         raise ConfigError("control: 'none' is a server's setting; a server without a control socket cannot be asked")
@@ -78,10 +78,10 @@ def find_control(address: str | None, setting: str, environ: Mapping[str, str]) 
     if not found:
         closed = os.path.isdir(_RUN / "scgi") and not os.access(_RUN / "scgi", os.R_OK | os.X_OK)
         hint = f"; {_RUN / 'scgi'} is for root to look into" if closed else ""
-        raise ConfigError(f"no server was found that this user may ask{hint}; --control PATH names a socket elsewhere")
+        raise ScgiError(f"no server was found that this user may ask{hint}; --control PATH names a socket elsewhere")
     if address:
-        raise ConfigError(f"no server was found whose first address is {address}; there are: {there_are}")
-    raise ConfigError(f"there are {len(found)} servers; name one by its first address: {there_are}")
+        raise ScgiError(f"no server was found whose first address is {address}; there are: {there_are}")
+    raise ScgiError(f"there are {len(found)} servers; name one by its first address: {there_are}")
 
 
 def control_name(address: Address) -> str:
