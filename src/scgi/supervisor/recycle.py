@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-_EARLIEST: Final = 0.1  # of its ration a worker may be spared, so that workers that began together do not end so
+_SPARED: Final = 0.1  # of its ration, at most: workers that began together do not end together
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Ration:
 
         Drawn once, at its birth. Memory is not drawn by lot: no two workers fill up at the same rate.
         """
-        spared = _EARLIEST * chance
+        spared = _SPARED * chance
         return replace(
             self,
             max_requests=self.max_requests - int(self.max_requests * spared),
@@ -40,7 +40,7 @@ class Ration:
         if 0 < self.max_requests <= served:
             return f"it has served {served} requests"
         if 0 < self.max_age <= age:
-            return f"it is {age:.0f} s old"
+            return f"it is {age:.3g} s old" if age < 100 else f"it is {age:.0f} s old"
         if memory is not None and 0 < self.max_memory < memory:
             return f"it has {_mebibytes(memory)} MiB of memory, more than {_mebibytes(self.max_memory)}"
         return None

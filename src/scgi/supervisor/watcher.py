@@ -1,18 +1,20 @@
 """Which files the application's code is in, and a wait for them to change: what `--reload` runs in a child of its own.
 
 Only Python files count. Whatever is hidden or installed is left aside, below the folders that are watched: .git, .venv,
-__pycache__, site-packages, node_modules.
+__pycache__, site-packages, node_modules. What the library tells is taken as a reason to look; what has changed is what
+looks different.
 
 Never imports the application. Imports `errors`, and watchfiles where it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,7 @@ log = logging.getLogger("scgi.watcher")
 
 _ASIDE: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 _SETTLED: Final = 50  # milliseconds without a further change after which those so far are told, all at once
-_LOOK: Final = 500  # milliseconds after which it is safe to say that the watch has begun
+_BEGUN: Final = 500  # milliseconds after which it is sure that the watch has begun
 
 
 def require_watchfiles() -> None:
@@ -49,54 +51,86 @@ def watch_files(folders: Sequence[Path], changed: Callable[[list[str]], None]) -
     came after this call.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, wherever the library is
-    before: dict[str, int] | None = _files(folders)
     try:
-        import watchfiles
-
-        news = watchfiles.watch(
-            *folders,
-            watch_filter=lambda _, path: _is_code(path, folders),
-            step=_SETTLED,
-            rust_timeout=_LOOK,
-            yield_on_timeout=True,
-            ignore_permission_denied=True,
-        )
-        for found in news:
-            paths = {path for _, path in found}
-            if before is not None:
-                paths |= {path for path, _ in before.items() ^ _files(folders).items()}
-                before = None
-            if paths:
-                changed(sorted(paths))
-    except OSError as error:  # a folder that has gone; no more inotify watches
-        log.error("cannot watch %s: %s", ", ".join(map(str, folders)), error)
+        places, files = _look(folders)
+        while True:
+            for _ in _reasons(places):
+                watched, known = places, files
+                places, files = _look(folders)
+                if differing := known.items() ^ files.items():
+                    changed(sorted({path for path, _ in differing}))
+                if places != watched:
+                    break
+    except (OSError, RuntimeError) as error:  # RuntimeError: the library's own, such as for too many watchers
+        log.error("cannot watch %s: %s", ", ".join(map(str, folders)), _why(error))
     return ExitCode.FAILED
 
 
-def _is_code(path: str, folders: Sequence[Path]) -> bool:
-    """Whether a change of this file matters."""
-    file = Path(path)
-    below = next((file.relative_to(folder).parts for folder in folders if file.is_relative_to(folder)), file.parts)
-    return file.suffix == ".py" and not any(_is_aside(part) for part in below)
+def _reasons(places: Iterable[str]) -> Iterator[None]:
+    """A turn for each reason to look: when the watch has begun, and when something has changed."""
+    import watchfiles
+
+    # Folder by folder: one that may not be read, or .venv, must not stop or burden the watch of the others.
+    events = watchfiles.watch(
+        *places,
+        recursive=False,
+        watch_filter=lambda _, path: _matters(path),
+        step=_SETTLED,
+        rust_timeout=_BEGUN,
+        yield_on_timeout=True,
+    )
+    try:
+        for number, event in enumerate(events):
+            if event or not number:
+                yield
+    except FileNotFoundError:  # a folder went before it could be watched
+        yield
+
+
+_Marks = dict[str, tuple[int, ...]]  # what tells a file or folder from what it was before, by path
+
+
+def _look(folders: Sequence[Path]) -> tuple[_Marks, _Marks]:
+    """The folders that can hold code, and the Python files in them. OSError if one of `folders` has gone."""
+    places: _Marks = {}
+    files: _Marks = {}
+    seen = set()
+    for folder in folders:
+        folder.stat()
+        for place, below, names in os.walk(folder, followlinks=True):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                identity = _mark(place)[:2]
+                if identity in seen:  # by a link, perhaps one that leads back
+                    below.clear()
+                    continue
+                seen.add(identity)
+                places[place] = identity
+            below[:] = [name for name in below if not _is_aside(name)]
+            for path in (os.path.join(place, name) for name in names if _is_code(name)):
+                with contextlib.suppress(OSError):
+                    files[path] = _mark(path)
+    return places, files
+
+
+def _mark(path: str) -> tuple[int, ...]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _matters(path: str) -> bool:
+    """Whether a change there is a reason to look: to a Python file or a folder, or to what was one and has gone."""
+    name = os.path.basename(path)
+    return _is_code(name) or not (_is_aside(name) or os.path.isfile(path))
+
+
+def _is_code(name: str) -> bool:
+    return name.endswith(".py") and not _is_aside(name)
 
 
 def _is_aside(name: str) -> bool:
     return name.startswith(".") or name in _ASIDE
 
 
-def _files(folders: Sequence[Path]) -> dict[str, int]:
-    """All Python files there, and when each was changed."""
-    return dict(_times(folders))
-
-
-def _times(folders: Sequence[Path]) -> Iterator[tuple[str, int]]:
-    for folder in folders:
-        for place, below, names in os.walk(folder):
-            below[:] = [name for name in below if not _is_aside(name)]
-            for name in names:
-                path = os.path.join(place, name)
-                if _is_code(path, folders):
-                    try:
-                        yield path, os.stat(path).st_mtime_ns
-                    except OSError:  # gone meanwhile
-                        pass
+def _why(error: Exception) -> str:
+    reason = str(error).partition(" about [")[0]
+    return f"{reason} Raise fs.inotify.max_user_watches with sysctl." if "watch limit" in reason else reason
