@@ -1,6 +1,6 @@
-"""Which running server a command is for: ADDRESS or --control, else SCGI_CONTROL or SCGI_LISTEN, else the only one there is.
+"""Which running server a command is for.
 
-Imports `config`, `net`, `log`.
+ADDRESS or --control say so, else SCGI_CONTROL or SCGI_LISTEN; else it is the only one there is. Imports `config`, `net`, `log`.
 """
 
 from __future__ import annotations
