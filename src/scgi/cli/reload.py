@@ -26,7 +26,7 @@ def reload(**options: Any) -> None:
     for message in ask(control_of(options), "reload"):
         tell_progress(message)
         if message.get("done"):
-            click.echo(f"generation {message['generation']} serves ({message['seconds']:.1f} s)")
+            click.echo(f"generation {message['generation']} serves ({message['seconds']:.2f} s)")
             return
         if "done" in message:
             for line in str(message.get("traceback") or "").splitlines():

@@ -1,6 +1,7 @@
 """Which running server a command is for.
 
-ADDRESS or --control say so, else SCGI_CONTROL or SCGI_LISTEN; else it is the only one there is. Imports `config`, `net`, `log`.
+ADDRESS or --control say so, else SCGI_CONTROL or SCGI_LISTEN; else it is the only one there is. Imports `config`,
+`net`, `log`.
 """
 
 from __future__ import annotations
