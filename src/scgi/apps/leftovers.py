@@ -15,12 +15,14 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 _SQLITE: Final = b"SQLite format 3\0"
 _TASKS: Final = "/proc/self/task"
+_LINGER: Final = 0.02
 # Datagrams to these are whole messages that nobody answers: sharing them is no harm.
 _LOGGERS: Final = ("/dev/log", "/run/systemd/journal/", "/var/run/syslog", "/run/log")
 _PORTS: Final = {
@@ -37,7 +39,7 @@ _Descriptor = tuple[int, int, int]  # number, device, inode
 class Before:
     """What was there before the application's code ran."""
 
-    threads: frozenset[int]
+    threads: frozenset[threading.Thread]
     tasks: frozenset[str]
     descriptors: frozenset[_Descriptor]
 
@@ -45,7 +47,7 @@ class Before:
 def before_load() -> Before:
     """To be called before the application is imported; `left_open` wants it."""
     return Before(
-        frozenset(thread.ident or 0 for thread in threading.enumerate()),
+        frozenset(threading.enumerate()),
         frozenset(_tasks()),
         frozenset(entry for entry, _ in _descriptors()),
     )
@@ -57,16 +59,23 @@ def left_open(before: Before) -> list[str]:
 
 
 def _new_threads(before: Before) -> Iterator[str]:
-    ours = threading.enumerate()
-    for thread in ours:
-        if thread.ident not in before.threads and thread is not threading.current_thread():
+    for thread in threading.enumerate():
+        if thread not in before.threads and thread is not threading.current_thread():
             yield f"the thread {thread.name!r}, which runs in no worker"
-    known = {str(thread.native_id) for thread in ours}
-    foreign = [task for task in _tasks() if task not in before.tasks and task not in known]
+    foreign = _foreign_tasks(before)
+    if foreign:
+        time.sleep(_LINGER)  # a thread that has ended is in the list a moment longer
+        foreign &= _foreign_tasks(before)
     if foreign:
         names = ", ".join(sorted({_task_name(task) for task in foreign}))
         count = "a thread" if len(foreign) == 1 else f"{len(foreign)} threads"
         yield f"{count} from outside the threading module ({names}), which runs in no worker"
+
+
+def _foreign_tasks(before: Before) -> set[str]:
+    """New threads that Python does not list."""
+    known = {str(thread.native_id) for thread in threading.enumerate()}
+    return {task for task in _tasks() if task not in before.tasks and task not in known}
 
 
 def _tasks() -> list[str]:
