@@ -53,6 +53,8 @@ class Page:
         self.ports: dict[str, str] = {}
         self.servers: list[Process] = []
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("SCGI_")}
+        if os.geteuid() == 0:
+            self.environ["SCGI_ALLOW_ROOT"] = "yes"  # pages are written for ordinary users
         self.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         (machine / ".curlrc").write_text("silent\nshow-error\n")
         self.environ["CURL_HOME"] = str(machine)

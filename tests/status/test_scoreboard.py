@@ -16,6 +16,7 @@ from scgi.status.scoreboard import (
     HEAD_ROOM,
     MAX_SLOTS,
     RECORD,
+    REFUSALS,
     STAGES,
     Report,
     Scoreboard,
@@ -35,7 +36,7 @@ def test_stage_bytes_lie_side_by_side_and_records_apart() -> None:
     assert len(with_many.stages()) == 300
     assert max(ARMED, DRAINING, COMPLAINED + 7) < STAGES
     assert record_offset(0) >= STAGES + MAX_SLOTS
-    assert record_offset(1) - record_offset(0) == RECORD.size + HEAD_ROOM
+    assert record_offset(1) - record_offset(0) == RECORD.size + HEAD_ROOM + REFUSALS.size
     assert record_offset(300) == len(with_many.memory)
     with_many.mark(299, Stage.IDLE)
     assert with_many.memory.find(bytes([Stage.IDLE]), STAGES, STAGES + 300) == STAGES + 299
@@ -53,6 +54,17 @@ def test_a_fresh_board_is_all_free_and_a_cleared_slot_is_as_new() -> None:
     write(board, 1, 7, 123.0, HEAD)
     board.mark(1, Stage.RUNNING)
     board.clear(1)
+    assert board.report(1) == Report(Stage.FREE, 0, 0.0, "a request", "")
+
+
+def test_refused_peers_are_counted_beyond_the_life_of_a_worker_and_said_once_a_second() -> None:
+    board = Scoreboard(3)
+    write(board, 2, 7, 123.0, b"x" * 5000)
+    assert [board.refuse_peer(2, now) for now in (50.0, 50.9, 51.0)] == [True, False, True]
+    assert board.refuse_peer(0, 51.5) is False
+    board.clear(2)
+    board.refuse_peer(2, 60.0)
+    assert board.refused_peers() == 5
     assert board.report(1) == Report(Stage.FREE, 0, 0.0, "a request", "")
 
 
