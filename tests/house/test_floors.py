@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "log": set(),
     "protocol": {"errors"},
     "net": WIRE,
-    "status": WIRE,
+    "status": {"log", *WIRE},
     "apps": {"net", "status", "log", *WIRE},
     "workers": SERVING,
     "supervisor": {"workers", *SERVING},

@@ -31,6 +31,7 @@ from scgi.net.notify import Notifier
 from scgi.net.rendezvous import place_control
 from scgi.supervisor import watcher
 from scgi.supervisor.bell import Bell
+from scgi.supervisor.child import end_with_parent
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control
 from scgi.supervisor.generation import GenerationPlan
@@ -198,7 +199,13 @@ def _control(listeners: list[Listener], settings: Settings) -> Control | None:
         if why:
             log.warning("no control socket, so no scgi status, reload or stop: %s (--control PATH names a place)", why)
         return None
-    return Control(path)
+    try:
+        return Control(path)
+    except ListenError as error:
+        if settings.control:
+            raise
+        log.warning("no control socket, so no scgi status, reload or stop: %s", error)
+        return None
 
 
 def _file_watcher(settings: Settings) -> Companion:
@@ -220,6 +227,7 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings, 
     if importlib.util.find_spec("uvicorn") is None:
         raise MissingExtra("http", "--http")
     upstream = _reachable(listeners[0])
+    master = os.getpid()
 
     def run() -> int:
         from scgi.gateway import run_gateway
@@ -227,6 +235,7 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings, 
         for listener in listeners:
             listener.sock.close()
         isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
+        end_with_parent(master)
         run_gateway(
             front.sock,
             upstream,

@@ -27,7 +27,7 @@ import struct
 import time
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from scgi.errors import ConfigError, ProtocolError
 from scgi.protocol.request import parse_head
@@ -88,6 +88,18 @@ class Report:
         return max(0.0, time.monotonic() - self.started)
 
 
+class Totals(NamedTuple):
+    """What all workers of a board have done: requests answered, deaths, peers that were not allowed."""
+
+    requests: int = 0
+    deaths: int = 0
+    refused: int = 0
+
+
+def added(one: Totals, other: Totals) -> Totals:
+    return Totals(*map(sum, zip(one, other, strict=True)))
+
+
 class Scoreboard:
     """Shared memory for `slots` slots; made before the fork, inherited by every worker."""
 
@@ -126,10 +138,11 @@ class Scoreboard:
         requests, deaths = COUNTS.unpack_from(self.memory, PAST)
         COUNTS.pack_into(self.memory, PAST, (requests + served) % 2**64, (deaths + died) % 2**64)
 
-    def totals(self) -> tuple[int, int]:
-        """Requests answered and workers that died, since the board was made."""
+    def totals(self) -> Totals:
+        """Since the board was made."""
         requests, deaths = COUNTS.unpack_from(self.memory, PAST)
-        return requests + sum(self.finished(slot) for slot in range(self.slots)), deaths
+        requests += sum(self.finished(slot) for slot in range(self.slots))
+        return Totals(requests, deaths, self.refused_peers())
 
     def finished(self, slot: int) -> int:
         """How many requests the slot's worker has finished."""

@@ -80,7 +80,10 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
         try:
             _become_child(close)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            end_with_parent(parent, lifeline)
+            if _prctl is not None:
+                end_with_parent(parent)
+            else:
+                _end_with_lifeline(lifeline)
             status = run()
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
@@ -130,13 +133,16 @@ def _reopen_logs(signum: int, frame: object) -> None:
     scgi_log.reopen()
 
 
-def end_with_parent(parent: int, lifeline: int) -> None:
-    """SIGTERM for this process when its parent is gone, however it went. A change of uid forgets it: ask again."""
-    if sys.platform == "linux" and _prctl is not None:
+def end_with_parent(parent: int) -> None:
+    """Linux: SIGTERM for this process when its parent is gone, however it went. A change of user forgets it."""
+    if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
-        return
+
+
+def _end_with_lifeline(lifeline: int) -> None:
+    """Elsewhere: the same by a thread that waits for the end of file."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):

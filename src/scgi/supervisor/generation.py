@@ -12,7 +12,6 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -102,6 +101,9 @@ class Generation:
             os.close(words)
         self.child = Child(pid, time.monotonic())
 
+    def __str__(self) -> str:
+        return f"pool {self.pid} of generation {self.number}"
+
     @property
     def pid(self) -> int:
         return self.child.pid if self.child else 0
@@ -173,8 +175,7 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
     master = os.getppid()
     try:
         isolate(plan.isolation)
-        if sys.platform == "linux":
-            end_with_parent(master, -1)
+        end_with_parent(master)
         pool_plan = replace(_load(plan, words), at_first=generation.at_first)
         if plan.probe:
             ask(pool_plan.worker, plan.probe, plan.start_timeout)

@@ -186,6 +186,12 @@ def isolate(isolation: Isolation) -> None:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot {aim}: {getattr(error, 'strerror', None) or error}") from None
     verify_dropped(isolation)
+    if isolation.uid and not isolation.chroot and not os.access(os.__file__, os.R_OK):
+        log.warning(
+            "user %s may not read this Python's library, %s: whatever is not imported yet will not be found",
+            isolation.user or isolation.uid,
+            os.path.dirname(os.__file__),
+        )
 
 
 def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -1,0 +1,290 @@
+"""The succession of generations: the one that serves, the one that is loading, those that finish what they have.
+
+The new one serves when its first worker is ready; the old one's workers go one for one as more become ready. If it
+fails, it goes, and the old one serves on. A pool that dies or shows no sign of life is replaced the same way. At most
+one is loading and one leaving: a further reload waits, and wishes that come meanwhile are one wish.
+
+Imports `net`, `status`, `log` and its neighbours.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+from dataclasses import dataclass, field
+from typing import Final
+
+from scgi import log as scgi_log
+from scgi.errors import AppLoadError, ExitCode, ScgiError
+from scgi.net.listen import Listener
+from scgi.net.notify import Notifier
+from scgi.status.scoreboard import Totals, added
+from scgi.supervisor.child import FORK_FAILED, describe_end
+from scgi.supervisor.control import Order
+from scgi.supervisor.generation import Failure, Generation, GenerationPlan, State
+from scgi.supervisor.orphans import Orphans
+from scgi.supervisor.policy import RestartBudget
+
+log = logging.getLogger("scgi.master")
+
+_WATCH: Final = 5.0  # seconds without a sign of life after which a pool is replaced
+_SETTLED: Final = 1.0  # a generation that served for less than this died at once
+
+
+class StartFailed(ScgiError):
+    """The application was imported but could not begin to serve."""
+
+    def __init__(self, reason: str, traceback: str, status: ExitCode) -> None:
+        super().__init__(reason)
+        self.traceback = traceback
+        self.status = status
+
+
+@dataclass(slots=True)
+class Wish:
+    """Somebody wants new code to serve; wishes that come before a generation starts are one."""
+
+    why: str
+    orders: list[Order] = field(default_factory=list)
+    told: bool = False  # what it waits for
+
+    def tell(self, text: str) -> None:
+        for order in self.orders:
+            order.say({"progress": text})
+
+    def finish(self, message: dict[str, object]) -> None:
+        for order in self.orders:
+            order.finish(message)
+
+
+class Succession:
+    """Generations of `plan` on `listeners`; their links are registered with `poller`."""
+
+    def __init__(
+        self,
+        plan: GenerationPlan,
+        graceful_timeout: float,
+        listeners: list[Listener],
+        poller: select.poll,
+        notifier: Notifier,
+    ) -> None:
+        self.plan = plan
+        self.current: Generation | None = None  # serves
+        self.incoming: Generation | None = None  # is loading
+        self.outgoing: list[Generation] = []  # finish what they have in hand
+        self.served = 0  # generations that have come to serve
+        self.reloads = self.failed_reloads = 0
+        self.orphans = Orphans()
+        self._past = Totals()  # of generations that are gone
+        self._graceful_timeout = graceful_timeout
+        self._listeners = listeners
+        self._poller = poller
+        self._notifier = notifier
+        self._number = 0
+        self._wish: Wish | None = None
+        self._granted: Wish | None = None  # what the incoming generation was started for
+        self._budget = RestartBudget()
+
+    def __bool__(self) -> bool:
+        """Whether there are pools, or workers of pools that died."""
+        return bool(self.live() or self.orphans)
+
+    def live(self) -> list[Generation]:
+        """Those that have a process, the oldest first."""
+        found = [*self.outgoing, self.current, self.incoming]
+        return sorted((one for one in found if one is not None), key=lambda one: one.number)
+
+    def descriptors(self) -> list[int]:
+        """What no child process is to keep open."""
+        return [descriptor for one in self.live() for descriptor in one.descriptors()]
+
+    def totals(self) -> Totals:
+        """What all generations together have done."""
+        total = self._past
+        for one in self.live():
+            total = added(total, one.board.totals())
+        return total
+
+    def due(self, now: float) -> float:
+        """When something is to be done although nobody calls (monotonic seconds)."""
+        if self.incoming is not None and self.incoming.child is not None:
+            return self.incoming.child.born + self.plan.start_timeout
+        wanted = self.current is None or (self._wish is not None and not self.outgoing)
+        return now + self._budget.remaining(now) if wanted else float("inf")
+
+    # Wishes.
+
+    def wish_for(self, why: str, order: Order | None = None) -> None:
+        """New code is to serve."""
+        if self._wish is None:
+            self._wish = Wish(why)
+        if order is not None:
+            self._wish.orders.append(order)
+            self._wish.told = False
+
+    def refuse_wishes(self, reason: str) -> None:
+        """There will be no other generation."""
+        for wish in (self._wish, self._granted):
+            if wish is not None:
+                wish.finish({"done": False, "reason": reason, "traceback": ""})
+        self._wish = self._granted = None
+
+    def watch(self, now: float) -> None:
+        """Once a second: has somebody fallen silent?"""
+        for one in self.outgoing:
+            if _is_silent(one, now):
+                log.error("%s has shown no sign of life for %g s: killed", one, _WATCH)
+                one.kill()
+        current = self.current
+        if current is not None and self.incoming is None and self._wish is None and _is_silent(current, now):
+            log.error("%s has shown no sign of life for %g s: another takes its place", current, _WATCH)
+            self.wish_for("the pool does not answer")
+
+    # One after another.
+
+    def tend(self, now: float, close: tuple[int, ...], lifeline: int) -> None:
+        """The incoming one's progress, and whether another is wanted.
+
+        `close` are the descriptors that only the master may hold. Raises `ScgiError` if nothing has ever served.
+        """
+        if self.incoming is not None:
+            self._judge(self.incoming, now)
+        if self.current is not None:
+            self._hand_over(self.current)
+        if self.incoming is not None or self._budget.remaining(now):
+            return
+        if self.current is None or (self._wish is not None and not self.outgoing):
+            wish, self._wish = self._wish or Wish("start"), None
+            self._start(wish, now, close, lifeline)
+        elif self._wish is not None and not self._wish.told:
+            self._wish.told = True
+            old = self.outgoing[0]
+            text = f"generation {old.number} still finishes what {len(old.workers)} workers have in hand"
+            log.info("the reload waits: %s (for at most %g s)", text, self._graceful_timeout)
+            self._wish.tell(f"waiting: {text}")
+
+    def _start(self, wish: Wish, now: float, close: tuple[int, ...], lifeline: int) -> None:
+        """Fork a generation beside what there is."""
+        at_first = self.current.serving() if self.current else 0
+        generation = Generation(self._number + 1, self.plan, at_first)
+        try:
+            generation.start(self._listeners, (*close, *self.descriptors()), lifeline)
+        except OSError as error:
+            log.error("cannot fork a pool: %s; trying again in %g s", error.strerror, FORK_FAILED)
+            self._budget.rest(FORK_FAILED, now)
+            self._wish = wish
+            return
+        self._number += 1
+        self.incoming = generation
+        self._granted = wish
+        self._poller.register(generation.link, select.POLLIN)
+        log.info("generation %d starts as process %d (%s)", generation.number, generation.pid, wish.why)
+        if self.current is not None:
+            self._notifier.reloading(f"Reloading: generation {generation.number} starts")
+            wish.tell(f"generation {generation.number} starts")
+
+    def _judge(self, incoming: Generation, now: float) -> None:
+        """Is it ready, or has it failed?"""
+        if incoming.failure is not None:
+            self._give_up(incoming, incoming.failure, now)
+        elif incoming.serves:
+            self._promote(incoming, now)
+        elif incoming.age >= self.plan.start_timeout:
+            seconds = self.plan.start_timeout
+            reason = f"it was not ready within {seconds:g} s (start-timeout); this is where it was"
+            self._give_up(incoming, Failure(reason, incoming.last_words()), now)
+
+    def _promote(self, incoming: Generation, now: float) -> None:
+        """The incoming generation serves; the one before leaves, as far as the new one can take its place."""
+        before, self.current, self.incoming = self.current, incoming, None
+        incoming.state = State.SERVING
+        self.served += 1
+        log.info("generation %d serves after %.2f s", incoming.number, incoming.age)
+        wish, self._granted = self._granted, None
+        if before is not None:
+            self.reloads += 1
+            before.state = State.DRAINING
+            self.outgoing.append(before)
+            if _is_silent(before, now):
+                log.error("%s is killed; its workers finish what they are doing", before)
+                before.kill()
+        self._notifier.ready(f"Serving: generation {incoming.number}")
+        if wish is not None:
+            wish.finish({"done": True, "generation": incoming.number, "seconds": round(incoming.age, 3)})
+
+    def _hand_over(self, current: Generation) -> None:
+        """For each worker of the current generation that is ready, one of the generation before may go."""
+        for old in self.outgoing:
+            if old.let_go < 0:
+                continue
+            if current.ready >= current.at_first or current.ready >= len(old.workers):
+                old.let_go = -1
+                old.tell("leave", seconds=self._graceful_timeout)
+            elif more := current.ready - old.let_go:
+                old.let_go += more
+                old.tell("retire", count=more)
+
+    def _give_up(self, incoming: Generation, failure: Failure, now: float) -> None:
+        """The incoming generation does not come to serve: it goes, and the reason is told."""
+        incoming.failure = failure
+        incoming.kill()
+        self.incoming = None
+        self.outgoing.append(incoming)
+        incoming.state, incoming.let_go = State.DRAINING, -1
+        wish, self._granted = self._granted, None
+        traceback = failure.traceback or incoming.last_words()
+        if not self.served and self.current is None:
+            self._fail_at_start(failure, traceback)
+        told = f"generation {incoming.number}: {failure.reason}"
+        if self.current is not None:
+            self.failed_reloads += 1
+            told = f"reload failed: {told}; generation {self.current.number} serves on"
+            self._notifier.ready(f"Reload failed; serving: generation {self.current.number}")
+        else:
+            told += f"; trying again in {self._budget.lost(now):.1f} s"
+        scgi_log.error_with_trace(log, told, traceback)
+        if wish is not None:
+            wish.finish({"done": False, "reason": failure.reason, "traceback": traceback})
+
+    def _fail_at_start(self, failure: Failure, traceback: str) -> None:
+        """Nothing has ever served: there is nothing to go on with."""
+        if failure.status == ExitCode.APP_UNLOADABLE:
+            raise AppLoadError(failure.reason, traceback=traceback)
+        raise StartFailed(failure.reason, traceback, failure.status)
+
+    def reap(self, now: float, serving: bool) -> None:
+        """Take leave of pools that have ended; `serving`: another is to follow."""
+        for one in self.live():
+            if one.child is not None and (status := one.child.wait_status()) is not None:
+                one.hear()
+                self._bury(one, status, now, serving)
+
+    def _bury(self, generation: Generation, status: int, now: float, serving: bool) -> None:
+        """A pool's process has ended: expected or not."""
+        self.orphans.take(worker.pid for worker in generation.workers)
+        if generation is self.incoming and not serving:
+            self.incoming = None
+        elif generation is self.incoming:
+            failure = generation.failure or Failure(f"it {describe_end(status)} while it was loading")
+            self._give_up(generation, failure, now)
+        elif generation is self.current:
+            self.current = None
+            if serving:
+                if generation.age >= _SETTLED:
+                    self._budget.settled(now)
+                rest = self._budget.lost(now, self._budget.BRIEF)
+                log.error(
+                    "%s %s after %.1f s; its workers finish what they are doing; another starts%s",
+                    generation, describe_end(status), generation.age, f" in {rest:.1f} s" if rest else "",
+                )  # fmt: skip
+        if generation in self.outgoing:
+            self.outgoing.remove(generation)
+            log.info("generation %d has ended", generation.number)
+        self._past = added(self._past, generation.board.totals())
+        self._poller.unregister(generation.link)
+        generation.close()
+
+
+def _is_silent(generation: Generation, now: float) -> bool:
+    beat = generation.board.last_beat()
+    return bool(beat) and now - beat > _WATCH
