@@ -43,12 +43,11 @@ def _head(found: Snapshot) -> Iterator[str]:
     if found.http:
         yield f"  http://{found.http}/"
     so_far = found.counters
-    failed = f" ({so_far.reloads_failed} failed)" if so_far.reloads_failed else ""
-    refused = f", {_count(so_far.refused_peers, 'refused peer')}" if so_far.refused_peers else ""
-    yield (
-        f"  {_count(so_far.requests, 'request')}, {_count(so_far.reloads, 'reload')}{failed},"
-        f" {_count(so_far.deaths, 'lost worker')}{refused}"
-    )
+    counts = [_count(so_far.requests, "request"), _count(so_far.reloads, "reload")]
+    counts += [_count(so_far.reloads_failed, "failed reload")] if so_far.reloads_failed else []
+    counts += [_count(so_far.deaths, "lost worker")]
+    counts += [_count(so_far.refused_peers, "refused peer")] if so_far.refused_peers else []
+    yield "  " + ", ".join(counts)
 
 
 def _generation(found: GenerationRow) -> Iterator[str]:
