@@ -6,12 +6,12 @@ Imports `errors`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from typing import Any, Final
 from scgi.errors import ScgiError
 
 _CONNECT: Final = 5.0  # seconds
+_PAUSE: Final = 0.02
 _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -39,18 +40,24 @@ def ask(path: Path, order: str, timeout: float | None = None, **arguments: Any) 
 def _connect(path: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.settimeout(_CONNECT)
-    try:
-        server.connect(os.fspath(path))
-    except OSError as error:
+    deadline = time.monotonic() + _CONNECT
+    while True:
+        try:
+            server.connect(os.fspath(path))
+            return server
+        except BlockingIOError:  # its queue is full
+            if time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+                continue
+            reason = f"the server at {path} does not answer"
+        except (FileNotFoundError, ConnectionRefusedError):
+            reason = f"no server listens at {path}"
+        except PermissionError:
+            reason = f"{path}: only root and the user who runs the server may give it orders"
+        except OSError as error:
+            reason = f"cannot connect to {path}: {error.strerror or error}"
         server.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-            raise ScgiError(f"no server listens at {path}") from None
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise ScgiError(f"{path}: only root and the user who runs the server may give it orders") from None
-        if isinstance(error, TimeoutError | BlockingIOError):
-            raise ScgiError(f"the server at {path} does not answer") from None
-        raise ScgiError(f"cannot connect to {path}: {error.strerror or error}") from None
-    return server
+        raise ScgiError(reason)
 
 
 def _messages(server: socket.socket, path: Path) -> Iterator[dict[str, Any]]:

@@ -36,6 +36,7 @@ MOST_CLIENTS: Final = 16
 LONGEST_ORDER: Final = 64 << 10
 LONGEST_ANSWER: Final = 4 << 20  # bytes that wait for a client to read them
 PATIENCE: Final = 10.0  # seconds to give the order, and to read the end of the answer
+_BACKLOG: Final = 128
 _DEAF: Final = 1.0  # seconds without accepting after no descriptor was left for it
 _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
@@ -112,7 +113,7 @@ class Control:
     """Listens at `path`, with mode 0600. Raises `ListenError` if that cannot be, or a live server has it."""
 
     def __init__(self, path: Path) -> None:
-        self._listener = open_listener(Address("unix", path=str(path)), backlog=MOST_CLIENTS, socket_mode=0o600)
+        self._listener = open_listener(Address("unix", path=str(path)), backlog=_BACKLOG, socket_mode=0o600)
         self._listener.sock.setblocking(False)
         self.path = path
         self._clients: list[Client] = []  # the longest connected first
