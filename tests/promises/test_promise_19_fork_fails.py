@@ -1,0 +1,64 @@
+"""`fork` failing never ends the server: service goes on with what is there, and it recovers within a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from pool.crowd import at_once, begun, rest_of
+from support import Process, is_alive, wait_until
+from support.generations import workers_of
+from support.room import ROOT, Room
+
+
+@contextmanager
+def no_more_processes(room: Room, server: Process) -> Iterator[None]:
+    """The kernel refuses every fork of the application's user: there are too many processes of that name."""
+    theirs = server.children() if room.as_root else [server.pid, *server.children()]
+
+    def limit(pids: list[int], number: str) -> None:
+        code = (
+            "import sys, resource as r\nfor pid in map(int, sys.argv[2:]): hard = r.prlimit(pid, r.RLIMIT_NPROC)[1]; "
+        )
+        code += "r.prlimit(pid, r.RLIMIT_NPROC, (hard if sys.argv[1] == 'all' else int(sys.argv[1]), hard))"
+        whose = {"user": room.person.uid, "group": room.person.gid, "extra_groups": []} if ROOT else {}
+        subprocess.run([room.person.python, "-c", code, number, *map(str, pids)], check=True, **whose)  # type: ignore
+
+    limit(theirs, "0")
+    yield
+    limit([pid for pid in theirs if is_alive(pid)], "all")
+
+
+def test_when_fork_fails_service_goes_on_with_what_is_there_and_grows_again(tcp_room: Room) -> None:
+    server = tcp_room.start("pages.py", "--min-workers", "1", "--max-workers", "3")
+    wait_until(lambda: len(workers_of(server)) == 1)
+    with no_more_processes(tcp_room, server):
+        assert {answer.status for answer in at_once(server.address, 4, "/sleep/0.1")} == {200}
+        assert "cannot fork" in server.log()
+        assert len(workers_of(server)) == 1
+
+    def grown() -> bool:
+        assert {answer.status for answer in at_once(server.address, 6, "/sleep/0.1")} == {200}
+        return len(workers_of(server)) > 1
+
+    wait_until(grown)
+
+
+def test_when_fork_fails_and_no_worker_is_left_clients_wait_and_are_answered_within_a_second_of_recovery(
+    tcp_room: Room,
+) -> None:
+    server = tcp_room.serve("pages.py", workers=1)
+    with ExitStack() as stack:
+        with no_more_processes(tcp_room, server):
+            os.kill(workers_of(server)[0], signal.SIGKILL)
+            wait_until(lambda: "cannot fork" in server.log())
+            peers = [stack.enter_context(begun(server.address, "/pid")) for _ in range(3)]
+            wait_until(lambda: server.log().count("cannot fork") > 2)
+            assert server.log().count("cannot fork") < 20
+        recovered = time.monotonic()
+        assert [rest_of(peer).status for peer in peers] == [200] * 3
+        assert time.monotonic() - recovered < 1.5  # a second, on a machine that has other things to do
