@@ -25,7 +25,7 @@ help:
 
 demo: $(VENV)/.ready-http
 	@echo "Look at http://$(HTTP)/   (Ctrl-C ends it)"
-	@exec $(BIN)/scgi serve --listen 127.0.0.1:0 --http $(HTTP) examples/demo.py
+	@exec $(BIN)/scgi serve $$($(BIN)/python scripts/demo-user) --listen 127.0.0.1:0 --http $(HTTP) examples/demo.py
 
 test: $(VENV)/.ready-http,reload,test $(VENV)/.test-packages
 ifdef COVERAGE

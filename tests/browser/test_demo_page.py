@@ -43,7 +43,8 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     recipe = subprocess.run(make, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout.splitlines()
     said, command = recipe[-2:]
     assert said.startswith(f'echo "Look at http://{address}/')
-    assert command == f"exec .demo-venv/bin/scgi serve --listen 127.0.0.1:0 --http {address} examples/demo.py"
+    who = "$(.demo-venv/bin/python scripts/demo-user)"
+    assert command == f"exec .demo-venv/bin/scgi serve {who} --listen 127.0.0.1:0 --http {address} examples/demo.py"
     script = f"{said}\n{command}".replace(".demo-venv/bin", str(Path(sys.executable).parent))
     process = start(["sh", "-c", script], cwd=ROOT, log_file=tmp_path / "demo.log", address=address)
     try:
