@@ -20,7 +20,7 @@ from scgi.log import escape
 def reload(**options: Any) -> None:
     """Have a running server load the application anew.
 
-    Waits until the new code serves. If it does not, says why, and the code from before serves on. ADDRESS is the
+    Waits until the new code serves. If it does not, says why; then the code from before serves on. ADDRESS is the
     first that the server listens at; where there is only one server, none is needed.
     """
     for message in ask(control_of(options), "reload"):
@@ -31,5 +31,6 @@ def reload(**options: Any) -> None:
         if "done" in message:
             for line in str(message.get("traceback") or "").splitlines():
                 click.echo(escape(line), err=True)
-            raise ScgiError(f"{escape(str(message['reason']))}; the code from before serves on")
+            click.echo(f"scgi: {escape(str(message['reason']))}", err=True)
+            raise ScgiError("the reload failed; nothing has changed")
     raise ScgiError("the server ended before the new code served")
