@@ -148,9 +148,9 @@ class _Guard:
         return accept_admitted
 
     def _turn_away(self, fd: int, host: str) -> None:
-        reset(fd)
         with self._lock:
             unsaid = self._board.refuse_peer(self._slot, time.monotonic())
+        reset(fd)
         if unsaid:
             log.warning("refused %s, which is not in allow (%d refused so far)", host, self._board.refused_peers())
 
