@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,25 +11,16 @@ from contextlib import ExitStack, contextmanager
 from pool.crowd import at_once, begun, rest_of
 from support import Process, is_alive, wait_until
 from support.generations import workers_of
-from support.room import ROOT, Room
+from support.room import Room
 
 
 @contextmanager
 def no_more_processes(room: Room, server: Process) -> Iterator[None]:
     """The kernel refuses every fork of the application's user: there are too many processes of that name."""
     theirs = server.children() if room.as_root else [server.pid, *server.children()]
-
-    def limit(pids: list[int], number: str) -> None:
-        code = (
-            "import sys, resource as r\nfor pid in map(int, sys.argv[2:]): hard = r.prlimit(pid, r.RLIMIT_NPROC)[1]; "
-        )
-        code += "r.prlimit(pid, r.RLIMIT_NPROC, (hard if sys.argv[1] == 'all' else int(sys.argv[1]), hard))"
-        whose = {"user": room.person.uid, "group": room.person.gid, "extra_groups": []} if ROOT else {}
-        subprocess.run([room.person.python, "-c", code, number, *map(str, pids)], check=True, **whose)  # type: ignore
-
-    limit(theirs, "0")
+    room.limit(theirs, "RLIMIT_NPROC", 0)
     yield
-    limit([pid for pid in theirs if is_alive(pid)], "all")
+    room.limit(filter(is_alive, theirs), "RLIMIT_NPROC", None)
 
 
 def test_when_fork_fails_service_goes_on_with_what_is_there_and_grows_again(tcp_room: Room) -> None:

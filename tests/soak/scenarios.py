@@ -35,25 +35,37 @@ class Reloads:
         return f"without: {self.without}\nwith {self.reloads} reloads: {self.during}\ngap: {more:+.0f} ms"
 
 
-def reload_every_second(server: Process, app: Path, *, total: int, pause: float, clients: int = 64) -> Reloads:
+def reload_every_second(
+    server: Process, app: Path, *, total: int, pause: float, clients: int = 64, every: float = 1.0
+) -> Reloads:
     """`total` requests without a reload, and as many with one every second, each of new code."""
     with Load(server.address, clients=clients, total=total, pause=pause) as load:
         without = load.wait(within=300)
     reloads = 0
     with Load(server.address, clients=clients, total=total, pause=pause) as load:
-        next_reload = time.monotonic() + 0.5
+        next_reload = time.monotonic() + every / 2
         while load.answered + load.lost < total:
             pass_time_until(next_reload)
             write_application(app, f"{server.pid}.{reloads + 1}")
+            generations(server)
             server.signal(signal.SIGHUP)
             reloads += 1
-            next_reload += 1.0
+            next_reload += every
         during = load.wait()
     for report in (without, during):
         assert report.lost == [] and report.refused == 0, (str(report), report.lost[:10])
         assert report.answered == total
+    # The last may have come when the requests were over.
+    assert len(during.versions) >= reloads, (reloads, during.versions)
     assert during.longest_gap <= without.longest_gap + 0.2, during.gaps
     return Reloads(without, during, reloads)
+
+
+def generations(server: Process) -> int:
+    """How many there are; never more than two."""
+    found = len(server.children())
+    assert found <= 2, f"{found} generations at once"
+    return found
 
 
 def storm(server: Process, app: Path, *, pause: float = 0.002, signals: int = 100, clients: int = 64) -> Report:
@@ -65,12 +77,15 @@ def storm(server: Process, app: Path, *, pause: float = 0.002, signals: int = 10
         for number in range(signals):
             pass_time_until(began + number / signals)
             server.signal(signal.SIGHUP)
+            generations(server)
         load.wait_for_more(500)
         write_application(app, f"{server.pid}.storm")
         server.signal(signal.SIGHUP)
-        wait_until(lambda: len(workers_of(server)) == len(before) and not set(before) & set(workers_of(server)), 20)
+        wait_until(lambda: generations(server) == 1 and not set(before) & set(workers_of(server)), 20)
+        wait_until(lambda: len(workers_of(server)) == len(before))
         load.wait_for_more(500)
     assert load.report.lost == [] and load.report.refused == 0, (str(load.report), load.report.lost[:10])
+    assert f"{server.pid}.storm" in load.report.versions
     return load.report
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from support.addresses import free_port, short_folder
 from support.facts import wait_until
@@ -75,6 +78,26 @@ class Room:
         server = self.start(app, *count, *options, env=env)
         wait_until(lambda: len(workers_of(server)) == workers, 10, f"{workers} workers")
         return server
+
+    def reload(self, server: Process, within: float = 20) -> tuple[int, str]:
+        """`scgi reload` for the server: its exit status and what it said."""
+        process = self.run("reload", server.address)
+        return process.wait(within), process.log()
+
+    def status(self, server: Process) -> dict[str, Any]:
+        """What `scgi status --json` says."""
+        process = self.run("status", server.address, "--json")
+        assert process.wait() == 0, process.log()
+        found: dict[str, Any] = json.loads(process.log())
+        return found
+
+    def limit(self, pids: Iterable[int], resource: str, number: int | None) -> None:
+        """Set a soft limit of processes of the ordinary user (who alone may, without special rights); None lifts it."""
+        code = "import sys, resource as r\nfor pid in map(int, sys.argv[2:]):\n  hard = r.prlimit(pid, r.NAME)[1]\n"
+        code += "  r.prlimit(pid, r.NAME, (int(sys.argv[1]) if sys.argv[1] else hard, hard))"
+        whose: Any = {"user": self.person.uid, "group": self.person.gid, "extra_groups": []} if ROOT else {}
+        words = ["" if number is None else str(number), *map(str, pids)]
+        subprocess.run([self.person.python, "-c", code.replace("NAME", resource), *words], check=True, **whose)
 
     def leave(self) -> None:
         """Stop what still runs; whatever is left of anything is a failure."""
