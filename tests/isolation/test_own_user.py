@@ -152,6 +152,14 @@ def test_the_articles_own_programs_warn_and_run(tmp_path: Path, short_tmp: Path)
 
 
 @needs_root
+def test_a_check_is_made_as_the_user_and_leaves_no_socket_behind(serve: Serve, app: Path, socket: str) -> None:
+    app.write_text("import os\nassert os.getuid() != 0\n" + APP)
+    server = serve("--check", "--user", "nobody", "--listen", socket, app)
+    assert server.wait() == ExitCode.OK, server.log()
+    assert not os.path.exists(socket)
+
+
+@needs_root
 def test_a_unix_socket_is_the_users_unless_somebody_else_is_named(serve: Serve, app: Path, short_tmp: Path) -> None:
     for owner, expected in (((), (65534, 65534)), (("--socket-owner", "daemon:www-data"), (1, 33))):
         path = short_tmp / f"socket-{len(owner)}"
