@@ -41,4 +41,4 @@ def control_of(options: Mapping[str, Any]) -> Path:
 def tell_progress(message: Mapping[str, Any]) -> None:
     """What a server says while it carries out an order."""
     if "progress" in message:
-        click.echo(f"scgi: {escape(str(message['progress']))}", err=True)
+        click.echo(escape(str(message["progress"])))
