@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import colorsys  # a module that nothing of ours imports, all in one file
 import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,9 @@ def test_a_unix_socket_outside_leads_inside(serve: Serve, options: Any, short_tm
     assert not os.path.exists(socket)
 
 
+# colorsys is a module that nothing of ours imports, all in one file.
+
+
 def test_a_module_that_is_only_outside_is_not_there(serve: Serve, jail: Path, options: Any) -> None:
     (jail / "app/app.py").write_text("import colorsys\n" + APP)
     server = serve("--listen", f"127.0.0.1:{free_port()}", *options)
@@ -126,12 +129,11 @@ def test_a_module_that_is_only_outside_is_not_there(serve: Serve, jail: Path, op
 
 def test_a_library_at_the_same_path_inside_is_found(serve: Serve, jail: Path, options: Any) -> None:
     (jail / "app/app.py").write_text("import colorsys\n" + APP)
-    library = Path(os.path.dirname(colorsys.__file__))
-    if ordinary_user().packages:  # another Python than this one serves
-        library = Path(f"{Path(ordinary_user().python).parents[1]}/lib/{library.name}")
-    inside = jail / library.relative_to("/")
-    inside.mkdir(parents=True)
-    shutil.copy(colorsys.__file__, inside)
+    where = [ordinary_user().python, "-c", "import colorsys; print(colorsys.__file__)"]
+    library = subprocess.check_output(where, text=True).strip()
+    inside = Path(f"{jail}{library}")
+    inside.parent.mkdir(parents=True)
+    shutil.copy(library, inside)
     address = f"127.0.0.1:{free_port()}"
     serve("--listen", address, *options, address=address)
     assert ask(address)["version"] == 1
