@@ -1,7 +1,7 @@
 """The command itself: finds the subcommand, and turns every error of ours into lines and an exit status.
 
 Subcommands are imported when they are called, so that `scgi --help` and `scgi --version` are quick. This is
-the only file that exits the process. It imports `errors` and, by name, the other files of `cli`.
+the only file that exits the process. It imports `errors`, `log` and, by name, the other files of `cli`.
 """
 
 from __future__ import annotations
@@ -107,8 +107,11 @@ def main() -> NoReturn:
 
 
 def _report(error: ScgiError) -> int:
-    if isinstance(error, AppLoadError) and error.traceback:
-        click.echo(error.traceback.rstrip("\n"), err=True)
+    if traceback := getattr(error, "traceback", ""):  # of the application's own code
+        from scgi.log import escape
+
+        for line in traceback.splitlines():
+            click.echo(escape(line), err=True)
     for sentence in error.problems if isinstance(error, ConfigError) else [str(error)]:
         _say(sentence)
     return _status(error)
@@ -124,7 +127,7 @@ def _status(error: ScgiError) -> int:
             return ExitCode.BOOT_FAILED
         case MissingExtra():
             return ExitCode.CONFIG
-    return ExitCode.FAILED
+    return int(getattr(error, "status", ExitCode.FAILED))  # a server that could not start knows its own
 
 
 def _warn_if_mixed() -> None:
