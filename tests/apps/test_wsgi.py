@@ -353,14 +353,14 @@ def test_exc_info_is_raised_again_once_the_head_is_out(shop: Shop, fact: str) ->
     ],
 )  # fmt: skip
 def test_any_exception_is_a_500_in_the_log_and_costs_no_worker(shop: Shop, kind: str) -> None:
-    workers = set(shop.process.children())
+    workers = set(shop.process.workers())
     response = shop.ask("/fail", query=kind)
     assert response.status == 500 and response.reason == "Internal Server Error"
     assert b"Traceback" not in response.body and b"in fail" not in response.raw
     name = "MalformedRequest" if kind == "OurError" else kind
     shop.logged(f"ERROR scgi.request \\[request .*{name}.* while answering GET /fail")
     assert shop.ask("/one").status == 200
-    assert workers <= set(shop.process.children())
+    assert workers <= set(shop.process.workers())
 
 
 def test_the_500_names_the_request_and_the_log_has_its_traceback(shop: Shop) -> None:
@@ -481,12 +481,12 @@ def test_an_answer_survives_a_body_that_nobody_reads(shop: Shop) -> None:
 
 @pytest.mark.parametrize("how", ["close", "detach"])
 def test_an_input_that_the_application_ends_costs_no_worker(shop: Shop, how: str) -> None:
-    workers = set(shop.process.children())
+    workers = set(shop.process.workers())
     for size in (10, 300_000):
         response = shop.ask("/end_input", b"x" * size, "POST", query=how)
         assert response.body == b"ended" or (how, size) == ("detach", 10)  # a small body is all in memory
     assert shop.ask("/one").status == 200
-    assert workers <= set(shop.process.children())
+    assert workers <= set(shop.process.workers())
 
 
 def test_an_input_that_was_kept_reads_nothing_of_later_requests(shop: Shop, scgi_serve: Any) -> None:

@@ -71,6 +71,8 @@ class Page:
             return str(here)
 
         text = PORT.sub(lambda found: self.ports.setdefault(found[1], str(free_port())), text)
+        if os.geteuid() == 0:
+            text = re.sub(r"(scgi\.serve\(\w+)", r"\1, allow_root=True", text)
         return FOLDER.sub(folder, text).replace("http://localhost", self.front or "http://localhost")
 
     def run(self, text: str) -> None:

@@ -66,7 +66,7 @@ class Site:
             connection.close()
 
     def workers(self) -> list[int]:
-        return self.server.children()
+        return self.server.workers()
 
 
 def open_front(front: str, config: str, extra: str = "") -> AbstractContextManager[Front]:

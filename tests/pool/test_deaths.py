@@ -25,15 +25,20 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
-def only_child(server: Process) -> int:
-    return wait_until(server.children)[0]
+def cpu_of(server: Process) -> float:
+    """Of the master and the pools, with the workers that have ended."""
+    return sum(map(cpu_seconds, [server.pid, *server.pools()]))
+
+
+def only_worker(server: Process) -> int:
+    return wait_until(server.workers)[0]
 
 
 def test_a_worker_killed_in_a_request_costs_that_request_and_is_named_with_all_that_is_known(
     serve: StartPool,
 ) -> None:
     server = serve("--max-workers", "2", "--min-workers", "2")
-    wait_until(lambda: len(server.children()) == 2)
+    wait_until(lambda: len(server.workers()) == 2)
     with connect(server.address) as peer:
         peer.sendall(build_request({"HTTP_X_REQUEST_ID": "order-77"}, path="/doze/20", query="a=b"))
         victim = dozing(server)
@@ -42,7 +47,7 @@ def test_a_worker_killed_in_a_request_costs_that_request_and_is_named_with_all_t
     line = wait_until(lambda: re.search(r"ERROR .*killed by SIGKILL.*", server.log()))[0]
     assert f"worker {victim} killed by SIGKILL while answering GET /doze/20?a=b (request order-77, " in line
     assert re.search(r", \d\.\d s\); its age was \d\.\d s", line)
-    wait_until(lambda: len(server.children()) == 2 and victim not in server.children())
+    wait_until(lambda: len(server.workers()) == 2 and victim not in server.workers())
     assert scgi_request(server.address).status == 200
 
 
@@ -52,7 +57,7 @@ def test_the_request_of_a_killed_worker_of_several_threads_has_the_id_that_its_o
         pattern = r"\[request (\S+)\]: dozing"
         wait_until(lambda: len(re.findall(pattern, server.log())) == 2)
         said = re.findall(pattern, server.log())
-        os.kill(only_child(server), signal.SIGKILL)
+        os.kill(only_worker(server), signal.SIGKILL)
         line = wait_until(lambda: re.search(r"ERROR .*killed by SIGKILL.*", server.log()))[0]
     assert sorted(re.findall(r"\(request (\S+),", line)) == sorted(said)
     assert said[0] != said[1]
@@ -60,13 +65,13 @@ def test_the_request_of_a_killed_worker_of_several_threads_has_the_id_that_its_o
 
 def test_the_death_of_an_idle_worker_costs_nothing(serve: StartPool) -> None:
     server = serve("--max-workers", "2", "--min-workers", "2")
-    wait_until(lambda: len(server.children()) == 2)
+    wait_until(lambda: len(server.workers()) == 2)
     assert scgi_request(server.address).status == 200
-    for victim in server.children():
+    for victim in server.workers():
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda victim=victim: not is_alive(victim))
         assert scgi_request(server.address).status == 200
-        wait_until(lambda victim=victim: len(server.children()) == 2 and victim not in server.children())
+        wait_until(lambda victim=victim: len(server.workers()) == 2 and victim not in server.workers())
     ends = re.findall(r"killed by SIGKILL (between requests|before its first request);", server.log())
     assert len(ends) == 2
 
@@ -75,8 +80,8 @@ def test_workers_killed_again_and_again_under_load_cost_no_more_than_one_request
     server = serve("--max-workers", "4", "--min-workers", "4")
     with Crowd(server.address, size=6) as crowd:
         for kills in range(1, 9):
-            wait_until(lambda kills=kills: crowd.answered > 20 * kills and len(server.children()) == 4)
-            os.kill(server.children()[0], signal.SIGKILL)
+            wait_until(lambda kills=kills: crowd.answered > 20 * kills and len(server.workers()) == 4)
+            os.kill(server.workers()[0], signal.SIGKILL)
         answered = crowd.answered
         wait_until(lambda: crowd.answered > answered + 20)
     assert len(crowd.lost) <= kills
@@ -101,7 +106,7 @@ def test_an_application_that_ends_its_process_is_named_and_replaced(serve: Start
 
 def test_an_application_that_raises_system_exit_gets_500_and_costs_no_worker(serve: StartPool) -> None:
     server = serve("--max-workers", "1")
-    worker = only_child(server)
+    worker = only_worker(server)
     assert scgi_request(server.address, path="/raise_exit").status == 500
     assert scgi_request(server.address, path="/pid").text == str(worker)
 
@@ -130,14 +135,14 @@ def test_workers_that_die_at_once_are_started_ever_more_rarely_and_all_is_well_w
     server = scgi_serve(f"{tmp_path / 'app.py'}:Handler", "--max-workers", "2")
     assert scgi_request(server.address).text == "well"
     (tmp_path / "broken").touch()
-    os.kill(only_child(server), signal.SIGKILL)
+    os.kill(only_worker(server), signal.SIGKILL)
     rests = re.compile(r"workers die at once: the next one starts in (\d+\.\d) s")
     wait_until(lambda: len(rests.findall(server.log())) == 3)
     assert rests.findall(server.log())[:3] == ["0.1", "0.2", "0.4"]
-    before = cpu_seconds(server.pid), time.monotonic()
+    before = cpu_of(server), time.monotonic()
     (tmp_path / "broken").unlink()
     assert scgi_request(server.address, within=10).text == "well"
-    used, passed = cpu_seconds(server.pid) - before[0], time.monotonic() - before[1]
+    used, passed = cpu_of(server) - before[0], time.monotonic() - before[1]
     assert used < 0.1 + 0.2 * passed
 
 
@@ -174,11 +179,11 @@ def test_what_an_application_does_to_its_process_hurts_that_worker_at_most(serve
 
 def test_an_application_that_closes_all_descriptors_costs_its_worker_and_no_other(serve: StartPool) -> None:
     server = serve("--max-workers", "2", "--min-workers", "2")
-    wait_until(lambda: len(server.children()) == 2)
-    before = server.children()
+    wait_until(lambda: len(server.workers()) == 2)
+    before = server.workers()
     with begun(server.address, "/close_all") as peer:
         assert peer.recv(65536) == b""
-    wait_until(lambda: len(server.children()) == 2 and server.children() != before)
-    assert len(set(before) & set(server.children())) == 1
+    wait_until(lambda: len(server.workers()) == 2 and server.workers() != before)
+    assert len(set(before) & set(server.workers())) == 1
     for _ in range(4):
         assert scgi_request(server.address).status == 200

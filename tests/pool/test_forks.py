@@ -42,7 +42,7 @@ def test_a_forked_process_that_comes_out_of_the_application_ends_without_a_secon
     assert ("WARNING" in server.log() or "ERROR" in server.log()) == bool(line)
     wait_until(lambda: len(access.read_text().splitlines()) >= 3)
     assert access.read_text().count(path) == 1
-    assert server.children() == [worker] and not is_alive(child)
+    assert server.workers() == [worker] and not is_alive(child)
 
 
 def test_a_process_that_is_forked_after_a_complete_answer_leaves_no_line_in_the_access_log(

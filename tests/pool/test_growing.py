@@ -38,14 +38,14 @@ scgi_server.SCGIServer(Handler, port=int(sys.argv[1]), max_children=3).serve()
 
 def test_a_worker_is_added_at_once_when_none_is_idle_and_a_request_waits(serve: StartPool) -> None:
     server = serve("--max-workers", "2")
-    wait_until(lambda: len(server.children()) == 1)
+    wait_until(lambda: len(server.workers()) == 1)
     with begun(server.address, "/sleep/1.5"):
         began = time.monotonic()
         other = scgi_request(server.address, path="/pid")
         took = time.monotonic() - began
     assert other.status == 200
     assert took < 1.0  # measured: about 15 ms; the first request takes 1.5 s
-    assert len(server.children()) == 2
+    assert len(server.workers()) == 2
 
 
 def test_five_slow_requests_at_once_are_answered_by_five_processes_and_the_sixth_by_the_first_that_is_free(
@@ -55,7 +55,7 @@ def test_five_slow_requests_at_once_are_answered_by_five_processes_and_the_sixth
     answers = at_once(server.address, 6, "/sleep/0.8")
     assert [answer.status for answer in answers] == [200] * 6
     assert len({answer.body for answer in answers}) == 5
-    assert len(server.children()) == 5
+    assert len(server.workers()) == 5
 
 
 @pytest.mark.alone
@@ -79,19 +79,19 @@ def test_workers_that_start_slowly_are_waited_for_and_all_requests_are_answered(
 def test_surplus_idle_workers_retire_after_the_idle_timeout_and_the_minimum_stays(serve: StartPool) -> None:
     server = serve("--max-workers", "5", "--min-workers", "2", "--idle-timeout", "1")
     at_once(server.address, 5, "/sleep/0.4")
-    assert len(server.children()) == 5
-    wait_until(lambda: len(server.children()) == 2, 10, "the surplus workers to retire")
+    assert len(server.workers()) == 5
+    wait_until(lambda: len(server.workers()) == 2, 10, "the surplus workers to retire")
     assert scgi_request(server.address).status == 200
     assert "ERROR" not in server.log()
 
 
 def test_a_pool_with_no_minimum_starts_with_none_shrinks_to_none_and_grows_again(serve: StartPool) -> None:
     server = serve("--max-workers", "3", "--min-workers", "0", "--idle-timeout", "1")
-    assert server.children() == []
+    assert server.workers() == []
     for _ in range(2):
         assert scgi_request(server.address).status == 200
-        assert len(server.children()) == 1
-        wait_until(lambda: server.children() == [], 10, "the last worker to retire")
+        assert len(server.workers()) == 1
+        wait_until(lambda: server.workers() == [], 10, "the last worker to retire")
     assert scgi_request(server.address, within=5).status == 200
 
 
@@ -99,14 +99,14 @@ def test_the_reference_server_starts_children_only_for_requests(launch: Launch, 
     (tmp_path / "server.py").write_text(REFERENCE_SERVER)
     port = free_port()
     server = launch(tmp_path / "server.py", str(port), address=f"127.0.0.1:{port}")
-    assert server.children() == []
+    assert server.workers() == []
     assert {answer.status for answer in at_once(server.address, 3, "/?0.3")} == {200}
-    assert 1 <= len(server.children()) <= 3
+    assert 1 <= len(server.workers()) <= 3
 
 
 def test_each_thread_serves_a_request_before_another_process_is_started(serve: StartPool) -> None:
     server = serve("--max-workers", "2", "--threads", "4")
-    wait_until(lambda: len(server.children()) == 1)
+    wait_until(lambda: len(server.workers()) == 1)
     answers = at_once(server.address, 4, "/sleep/0.4")
     assert len({answer.body for answer in answers}) == 1
     answers = at_once(server.address, 8, "/sleep/0.8")

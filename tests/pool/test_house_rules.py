@@ -45,7 +45,7 @@ def test_a_second_start_on_the_same_address_says_why_it_fails_and_the_first_goes
 def test_the_socket_of_a_dead_server_is_replaced(serve: StartPool, short_tmp: Path) -> None:
     address = f"unix:{short_tmp}/s"
     first = serve(listen=address)
-    workers = wait_until(first.children)
+    workers = wait_until(first.workers)
     first.signal(signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)))
     assert Path(f"{short_tmp}/s").is_socket()
@@ -91,7 +91,7 @@ def test_a_server_that_is_started_without_standard_streams_opens_nothing_else_in
     try:
         answer = scgi_request(address, path="/descriptors")
         assert answer.status == 200, answer.text
-        for pid in (server.pid, *wait_until(server.children)):
+        for pid in (server.pid, *server.pools(), *wait_until(server.workers)):
             for number in closed:
                 assert os.readlink(f"/proc/{pid}/fd/{number}") == "/dev/null"
         assert server.stop() == 0
@@ -100,7 +100,7 @@ def test_a_server_that_is_started_without_standard_streams_opens_nothing_else_in
         server.kill()
 
 
-def test_sigusr1_reopens_the_log_files_of_the_pool_and_of_its_workers(serve: StartPool, tmp_path: Path) -> None:
+def test_sigusr1_reopens_the_log_files_of_master_pool_and_workers(serve: StartPool, tmp_path: Path) -> None:
     log, access = tmp_path / "server.log", tmp_path / "access.log"
     server = serve("--log-file", str(log), "--access-log", str(access), "--max-workers", "1")
     scgi_request(server.address, path="/pid", query="before")
@@ -110,7 +110,7 @@ def test_sigusr1_reopens_the_log_files_of_the_pool_and_of_its_workers(serve: Sta
     server.signal(signal.SIGUSR1)
     wait_until(lambda: log.exists() and access.exists())
 
-    def written_anew() -> bool:  # the worker gets its signal a moment after the pool
+    def written_anew() -> bool:  # the worker gets its signal a moment after the others
         scgi_request(server.address, path="/pid", query="after")
         return "after" in access.read_text()
 
@@ -118,7 +118,8 @@ def test_sigusr1_reopens_the_log_files_of_the_pool_and_of_its_workers(serve: Sta
     assert scgi_request(server.address, b"1:x,").status == 400
     wait_until(lambda: "refused with 400" in log.read_text())
     server.stop()
-    assert "stopping" in log.read_text()
+    assert "scgi.master: stopping" in log.read_text()
+    assert "scgi.pool: stopping" in log.read_text()
     assert server.log() == ""
 
 

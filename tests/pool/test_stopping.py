@@ -169,7 +169,7 @@ def test_a_second_term_or_an_int_stops_at_once_even_with_a_request_that_is_stuck
 ) -> None:
     server = serve("--max-workers", "2")
     with begun(server.address, f"/{page}/30"):
-        wait_until(lambda: len(server.children()) == 1)
+        wait_until(lambda: len(server.workers()) == 1)
         scgi_request(server.address)  # by a second worker: the first is busy now
         began = time.monotonic()
         for name in signals:
@@ -204,7 +204,7 @@ def test_threads_and_children_of_the_application_do_not_hold_up_the_end(serve: S
 def test_a_silent_peer_holds_up_the_end_no_longer_than_the_header_timeout(serve: StartPool) -> None:
     server = serve("--max-workers", "1", "--header-timeout", "0.5")
     with connect(server.address) as silent:
-        wait_until(server.children)
+        wait_until(server.workers)
         server.signal(signal.SIGTERM)
         assert silent.recv(100).startswith(b"Status: 408")
     assert server.wait() == 0
@@ -234,10 +234,10 @@ def test_when_the_master_is_killed_idle_workers_go_busy_ones_finish_and_the_addr
     serve: StartPool, address: str
 ) -> None:
     server = serve("--max-workers", "3", "--min-workers", "3", listen=address)
-    wait_until(lambda: len(server.children()) == 3)
+    wait_until(lambda: len(server.workers()) == 3)
     with begun(address, "/sleep/1.5") as busy:
         scgi_request(address)
-        workers = server.children()
+        workers = server.workers()
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
         wait_until(lambda: sum(is_alive(worker) for worker in workers) == 1, 1, "the idle workers to be gone")
@@ -250,7 +250,7 @@ def test_when_the_master_is_killed_idle_workers_go_busy_ones_finish_and_the_addr
 
 def test_idle_threads_are_gone_too_when_the_master_is_killed(serve: StartPool) -> None:
     server = serve("--threads", "8")
-    workers = wait_until(server.children)
+    workers = wait_until(server.workers)
     scgi_request(server.address)
     os.kill(server.pid, signal.SIGKILL)
     server.wait()

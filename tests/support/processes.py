@@ -36,6 +36,14 @@ def descendants_of(pid: int) -> list[int]:
     return found[1:]
 
 
+def title_of(pid: int) -> str:
+    """What ``ps`` shows for it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def resident_bytes(pid: int) -> int:
     """The memory of a process that is in RAM."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -47,6 +55,7 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes], name: str, mark: str, log_file: Path, address: str) -> None:
         self.popen = popen
         self.pid = popen.pid
+        self._command = [str(word) for word in popen.args] if isinstance(popen.args, list) else []
         self.name = name
         self.address = address
         self.log_file = log_file
@@ -60,8 +69,23 @@ class Process:
         return children_of(self.pid)
 
     def descendants(self) -> list[int]:
-        """Its children and theirs: with ``scgi serve`` the pool and its workers."""
+        """Its children and theirs: with ``scgi serve`` the pools and their workers."""
         return descendants_of(self.pid)
+
+    def pools(self) -> list[int]:
+        """With ``scgi serve``: the pools, also one that is still loading, the oldest first."""
+        return [child for child in self.children() if title_of(child).startswith("scgi: pool")]
+
+    def workers(self) -> list[int]:
+        """The processes that answer requests: children of ``SCGIServer``; of the pools, with ``scgi serve``.
+
+        What a pool that is loading forks is none; a worker whose pool has died is still one.
+        """
+        if "serve" not in self._command:
+            return self.children()
+        loaded = [pool for pool in self.pools() if not title_of(pool).endswith(", loading")]
+        found = [worker for parent in (self.pid, *loaded) for worker in children_of(parent)]
+        return sorted(pid for pid in found if title_of(pid).startswith("scgi: worker"))
 
     def signal(self, number: int = SIGHUP) -> None:
         self.popen.send_signal(number)
