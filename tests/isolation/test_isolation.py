@@ -123,6 +123,21 @@ def test_an_ordinary_user_may_name_himself() -> None:
     assert in_child(stay, as_nobody=True) == [None, None, None, "1", True]
 
 
+@needs_root
+def test_an_ordinary_user_who_has_another_group_than_his_first_may_name_himself_too() -> None:
+    """Under systemd with User=nobody and Group=daemon, say."""
+
+    def stay() -> Any:
+        os.setgroups([])
+        os.setgid(1)
+        os.setuid(NOBODY.pw_uid)
+        isolate(resolve(user="nobody"))
+        return [os.getgid(), sentence(user="nobody", group=NOBODYS_GROUP)]
+
+    assert in_child(stay)[0] == 1
+    assert "group: only root can" in in_child(stay)[1]
+
+
 def test_an_ordinary_user_may_lower_his_limits_and_not_raise_them() -> None:
     def lower() -> Any:
         isolate(resolve(rlimit={"nofile": (50, 60), "core": (0, 0)}, umask=0o027))

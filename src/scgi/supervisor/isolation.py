@@ -29,6 +29,7 @@ from scgi.errors import ConfigError
 log = logging.getLogger("scgi.server")
 
 _KEPT: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ"})  # and LC_*
+_UNKNOWN: Final = -1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_GET_NO_NEW_PRIVS: Final = 39
 _LIMITS: Final[dict[str, int]] = {
@@ -74,22 +75,23 @@ def resolve(
     """
     account = _account(user) if user else None
     uid = account.pw_uid if account else None
-    gid = _gid(group, "group") if group else account.pw_gid if account else None
-    if account and gid == -1:
-        raise ConfigError(f"user: {user} is not in the user database, so its group has to be given (group)")
+    gid = _gid(group, "group") if group else None
     others = tuple(_gid(name, "groups") for name in groups)
-    found: tuple[int, ...] | None = others if groups or uid is not None or gid is not None else None
-    if chroot and not os.path.isdir(chroot):
-        raise ConfigError(f"chroot: there is no folder {chroot}")
+    drops = os.geteuid() == 0 and (user or group or groups)
     if os.geteuid() != 0:
         _refuse_climbing(uid, gid, others, chroot)
-        uid = gid = found = None
+    elif account and gid is None:
+        gid = account.pw_gid
+        if gid == _UNKNOWN:
+            raise ConfigError(f"user: {user} is not in the user database, so its group has to be given (group)")
+    if chroot and not os.path.isdir(chroot):
+        raise ConfigError(f"chroot: there is no folder {chroot}")
     if no_new_privileges and _prctl is None:
         raise ConfigError("no-new-privileges: only Linux has this")
     return Isolation(
-        uid,
-        gid,
-        found,
+        uid=uid if drops else None,
+        gid=gid if drops else None,
+        groups=others if drops else None,
         user=account.pw_name if account else "",
         home=account.pw_dir if account else "",
         chroot=chroot,
@@ -104,7 +106,7 @@ def refuse_root(isolation: Isolation, allow_root: bool) -> None:
     """Raises `ConfigError` if the application would run as root and nobody has said that it should."""
     if os.geteuid() == 0 and not isolation.uid and not allow_root:
         raise ConfigError(
-            "user: the application would run as root; say who it is to be (--user www-data), "
+            "user: the application would run as root; say who it is to be (--user NAME), "
             "or that it is to be root (--allow-root)"
         )
 
@@ -121,14 +123,14 @@ def owner_numbers(text: str) -> tuple[int, int] | None:
 
 
 def _account(user: str, setting: str = "user") -> pwd.struct_passwd:
-    """By name, else by number. A number that nobody has is good too: its group is -1, and its home the root."""
+    """By name, else by number. A number that nobody has is good too, with an unknown group."""
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(user)
     if not (user.isascii() and user.isdigit() and int(user) < 2**32 - 1):
         raise ConfigError(f"{setting}: there is no user {user!r} on this machine")
     with contextlib.suppress(KeyError):
         return pwd.getpwuid(int(user))
-    return pwd.struct_passwd(("", "", int(user), -1, "", "/", ""))
+    return pwd.struct_passwd(("", "", int(user), _UNKNOWN, "", "/", ""))
 
 
 def _gid(group: str, setting: str) -> int:
