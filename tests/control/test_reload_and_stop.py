@@ -113,15 +113,29 @@ def test_reloads_asked_for_at_the_same_time_are_all_told(site) -> None:
     assert 1 <= site.status(server)["counters"]["reloads"] <= 4
 
 
-def test_a_server_that_is_killed_meanwhile_leaves_nobody_waiting(site) -> None:
+def test_a_server_that_is_killed_leaves_nobody_waiting_although_a_worker_lives_on(site) -> None:
     server = site.serve()
+    site.ask(server, "/wait")
+    wait_until(lambda: site.status(server)["generations"][0]["workers"][0]["current"])
     hangs(site.app)
     waiting = site.start("reload", server.address)
     wait_until(lambda: "generation 2 starts" in server.log())
-    server.kill()
+    server.signal(signal.SIGKILL)
     done = waiting()
+    assert server.survivors()  # no child has kept the connection
     assert (done.returncode, done.stdout) == (1, "generation 2 starts\n")
     assert done.stderr == "scgi: the server ended before the new code served\n"
+
+
+def test_a_server_that_follows_a_killed_one_has_its_control_socket(site) -> None:
+    first = site.serve()
+    first.signal(signal.SIGKILL)
+    first.wait()
+    first.assert_nothing_left()
+    assert (site.folder / "run" / "scgi" / f"{first.address}.control").is_socket()
+    assert site.scgi("status", first.address, only_here=True).returncode == 1
+    second = site.serve(listen=first.address)
+    assert site.status(second)["pid"] == second.pid
 
 
 # Stop.

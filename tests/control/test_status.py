@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from scgi.client.control import ask
 from support import build_request, free_port, is_alive, resident_bytes, scgi_request, wait_until
 from support.load import ECHO, Load
+from support.room import room
 from support.users import ordinary_user
 
 
@@ -232,3 +234,25 @@ def test_another_user_is_told_that_it_may_not_ask(site) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"scgi: {path}: only root and the user who runs the server may give it orders\n"
+
+
+@pytest.mark.parametrize("as_root", [True, False] if os.geteuid() == 0 else [False])
+def test_who_runs_the_server_may_ask_and_so_may_root(as_root: bool) -> None:
+    with room(as_root=as_root, unix=True) as theirs:
+        server = theirs.serve("app.py")
+        asking = theirs.run("status", "--json", server.address)
+        assert asking.wait() == 0 and json.loads(asking.log())["pid"] == server.pid
+        (path,) = (theirs.folder / "run").iterdir()
+        assert path.stat().st_uid == (0 if as_root else theirs.person.uid)
+        assert next(iter(ask(path, "status")))["status"]["pid"] == server.pid  # it is we who ask now
+        stopping = theirs.run("stop", server.address)
+        assert stopping.wait() == 0 and server.wait(1) == 0
+        assert not path.exists()
+
+
+def test_without_a_place_for_a_control_socket_the_server_warns_and_serves() -> None:
+    with room(as_root=False, unix=False) as theirs:
+        server = theirs.start("app.py", env={"RUNTIME_DIRECTORY": "", "XDG_RUNTIME_DIR": ""})
+        assert scgi_request(server.address, query="1-1").status == 200
+        (warning,) = [line for line in server.log().splitlines() if "WARNING" in line]
+        assert "XDG_RUNTIME_DIR is not set, and only root has /run/scgi" in warning and "--control PATH" in warning
