@@ -103,7 +103,7 @@ class RestartBudget:
     Those that had come to serve are not worth more than BRIEF: somebody kills them, or a request does.
     """
 
-    FIRST, BRIEF, LONGEST = 0.1, 0.5, 10.0
+    FIRST, BRIEF, LONGEST = 0.1, 0.3, 10.0
 
     def __init__(self) -> None:
         self.losses = 0  # in a row
