@@ -20,8 +20,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if pause:
         time.sleep(pause)
     body = environ["wsgi.input"].read()
-    number, _, length = environ["QUERY_STRING"].partition("-")
-    first = f"{VERSION} {os.getpid()} {number} {zlib.crc32(body)} {environ['HTTP_COOKIE']}\n"
+    number, _, length = (environ["QUERY_STRING"] or "0-0").partition("-")
+    first = f"{VERSION} {os.getpid()} {number} {zlib.crc32(body)} {environ.get('HTTP_COOKIE')}\n"
     text = (first + number * (int(length) // len(number) + 1))[: len(first) + int(length)]
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
     return [text.encode()]

@@ -76,7 +76,8 @@ class Room:
         """A server of so many workers, at least and at most, once they are there."""
         count = ["--min-workers", str(workers), "--max-workers", str(workers)]
         server = self.start(app, *count, *options, env=env)
-        wait_until(lambda: len(workers_of(server)) == workers, 10, f"{workers} workers")
+        wait_until(lambda: len(workers_of(server)) == workers or not server.running(), 10, f"{workers} workers")
+        assert server.running(), server.log()
         return server
 
     def reload(self, server: Process, within: float = 20) -> tuple[int, str]:
