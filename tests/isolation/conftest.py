@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def serve(short_tmp: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
                     shutil.copytree(Path(path, package), lib / package)
     running: list[Process] = []
 
-    def serve(*arguments: str | Path, as_nobody: bool = False, prefix: tuple[str, ...] = (), **options: str) -> Process:
+    def serve(*arguments: str | Path, as_nobody: bool = False, prefix: tuple[str, ...] = (), **options: Any) -> Process:
         drop = as_nobody and IS_ROOT
         process = start(
             [*prefix, user.python, "-m", "scgi", "serve", *arguments],
