@@ -77,6 +77,8 @@ def resolve(
     uid = account.pw_uid if account else None
     gid = _gid(group, "group") if group else None
     others = tuple(_gid(name, "groups") for name in groups)
+    if chroot and not os.path.isdir(chroot):
+        raise ConfigError(f"chroot: there is no folder {chroot}")
     drops = os.geteuid() == 0 and (user or group or groups)
     if os.geteuid() != 0:
         _refuse_climbing(uid, gid, others, chroot)
@@ -84,8 +86,6 @@ def resolve(
         gid = account.pw_gid
         if gid == _UNKNOWN:
             raise ConfigError(f"user: {user} is not in the user database, so its group has to be given (group)")
-    if chroot and not os.path.isdir(chroot):
-        raise ConfigError(f"chroot: there is no folder {chroot}")
     if no_new_privileges and _prctl is None:
         raise ConfigError("no-new-privileges: only Linux has this")
     return Isolation(
