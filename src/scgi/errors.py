@@ -13,6 +13,7 @@
     │   └── MalformedResponse       502: what a server answered is not a CGI response
     ├── ConfigError                 a setting, an option, a file: exit status 78 or 2
     ├── AppLoadError                the application cannot be loaded: exit status 4
+    ├── StartFailed                 the application was imported but cannot begin to serve: exit status 3
     ├── ListenError                 an address cannot be bound: exit status 3
     └── MissingExtra                an optional dependency is not installed: exit status 78
 
@@ -116,6 +117,16 @@ class AppLoadError(ScgiError):
     def __init__(self, message: str, *, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class StartFailed(ScgiError):
+    """The application does not come to serve: a worker cannot start, a probe fails, time is up. ``status`` is to exit
+    with; ``traceback`` is the application's own, or the stack where it was when time was up."""
+
+    def __init__(self, message: str, *, traceback: str = "", status: ExitCode = ExitCode.BOOT_FAILED) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        self.status = status
 
 
 class ListenError(ScgiError, OSError):

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from scgi.errors import AppLoadError, ConfigError, ExitCode, ListenError, MissingExtra, ScgiError
+from scgi.errors import AppLoadError, ConfigError, ExitCode, ListenError, MissingExtra, ScgiError, StartFailed
 
 COMMANDS: Final = {
     "serve": "Serve an application to a web server.",
@@ -123,6 +123,8 @@ def _status(error: ScgiError) -> int:
             return ExitCode.USAGE if error.source == "command line" else ExitCode.CONFIG
         case AppLoadError():
             return ExitCode.APP_UNLOADABLE
+        case StartFailed():
+            return error.status
         case ListenError():
             return ExitCode.BOOT_FAILED
         case MissingExtra():

@@ -232,8 +232,6 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings, 
     def run() -> int:
         from scgi.gateway import run_gateway
 
-        for listener in listeners:
-            listener.sock.close()
         isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
         end_with_parent(master)
         run_gateway(

@@ -50,6 +50,9 @@ class Doors:
         lengths = [queue_length(listener.sock) for listener in self.listeners]
         return None if None in lengths else sum(filter(None, lengths))
 
+    def descriptors(self) -> list[int]:
+        return [listener.sock.fileno() for listener in self.listeners]
+
     def queues(self) -> list[tuple[str, int | None]]:
         """Each door's address, and how many wait there."""
         return [(str(listener.address), queue_length(listener.sock)) for listener in self.listeners]
@@ -65,6 +68,11 @@ class Doors:
             listener.unlink()
             if not refuse_new(listener.sock):
                 self._ajar.append(listener.sock)
+
+    def abandon(self) -> None:
+        """This process has no part in them any more."""
+        for listener in self.listeners:
+            listener.sock.close()
 
     def leave_ajar(self, now: float) -> bool:
         """Whether it is time to go because a door could not be shut: whoever was there at the end is served."""

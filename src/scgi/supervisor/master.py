@@ -194,7 +194,8 @@ class Master:
     def _tend_companions(self, now: float) -> None:
         for one in self.plan.companions:
             if one.wanted and one.child is None and self.succession.served and not one.budget.remaining(now):
-                one.start((*self._foreign_to(one), *self.succession.descriptors()), self.bell.lifeline_out, now)
+                close = (*self._foreign_to(one), *self.succession.descriptors(), *self.doors.descriptors())
+                one.start(close, self.bell.lifeline_out, now)
 
     def _reap(self, now: float) -> None:
         for companion in self.plan.companions:

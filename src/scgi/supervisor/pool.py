@@ -85,6 +85,7 @@ class Pool:
         self.plan = plan
         self.bell = bell
         self.link = link
+        self._alone = link is None
         self.doors = Doors(listeners)
         self.roster = Roster(plan.worker, listeners, board or _board(plan))
         self.phase = Phase.SERVING
@@ -170,10 +171,10 @@ class Pool:
             if byte == 0:
                 self._growth.nobody_is_idle(now)
             elif byte == signal.SIGTERM and self.phase is Phase.SERVING:
-                self._end(now, self.plan.graceful_timeout, drain=self.link is None)
-            elif byte == signal.SIGINT or (byte == signal.SIGTERM and self.link is None):
+                self._end(now, self.plan.graceful_timeout, drain=self._alone)
+            elif byte == signal.SIGINT or (byte == signal.SIGTERM and self._alone):
                 self._stop_at_once(now)
-            elif byte == signal.SIGHUP and self.phase is Phase.SERVING and self.link is None:
+            elif byte == signal.SIGHUP and self.phase is Phase.SERVING and self._alone:
                 replaced = {child.replaces.pid for child in self.roster if child.replaces is not None}
                 self._to_replace = [child for child in self.roster.serving() if child.pid not in replaced]
                 log.info("replacing %d workers", len(self._to_replace))
@@ -190,7 +191,9 @@ class Pool:
             self._poller.unregister(link)
             self.link = None
             log.warning("the master is gone: the workers finish what they are doing, and end")
-            orders = [{"do": "leave"}]
+            self._end(now, self.plan.graceful_timeout, drain=False)
+            self.doors.abandon()  # workers do the same: the next server can have the address
+            return
         for order in orders:
             seconds = order.get("seconds", self.plan.graceful_timeout)
             match order.get("do"):
@@ -356,7 +359,7 @@ class Pool:
             self._retire_all(now)
             return
         self.roster.board.memory[DRAINING] = 1
-        if self.link is None:
+        if self._alone:
             self.doors.close(now)
         if self.doors.some_lent:
             for child in self.roster:  # the busy ones too: what is lent is no more to be listened to

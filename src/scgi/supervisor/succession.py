@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from scgi import log as scgi_log
-from scgi.errors import AppLoadError, ExitCode, ScgiError
+from scgi.errors import AppLoadError, ExitCode, StartFailed
 from scgi.net.listen import Listener
 from scgi.net.notify import Notifier
 from scgi.status.scoreboard import Totals, added
@@ -29,15 +29,6 @@ log = logging.getLogger("scgi.master")
 
 _WATCH: Final = 5.0  # seconds without a sign of life after which a pool is replaced
 _SETTLED: Final = 1.0  # a generation that served for less than this died at once
-
-
-class StartFailed(ScgiError):
-    """The application was imported but could not begin to serve."""
-
-    def __init__(self, reason: str, traceback: str, status: ExitCode) -> None:
-        super().__init__(reason)
-        self.traceback = traceback
-        self.status = status
 
 
 @dataclass(slots=True)
@@ -250,7 +241,7 @@ class Succession:
         """Nothing has ever served: there is nothing to go on with."""
         if failure.status == ExitCode.APP_UNLOADABLE:
             raise AppLoadError(failure.reason, traceback=traceback)
-        raise StartFailed(failure.reason, traceback, failure.status)
+        raise StartFailed(failure.reason, traceback=traceback, status=failure.status)
 
     def reap(self, now: float, serving: bool) -> None:
         """Take leave of pools that have ended; `serving`: another is to follow."""
