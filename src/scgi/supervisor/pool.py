@@ -24,7 +24,7 @@ from typing import Final
 from scgi import log as scgi_log
 from scgi.errors import ExitCode
 from scgi.net.listen import Listener
-from scgi.status.process import oom_kills, resident_bytes
+from scgi.status.process import resident_bytes
 from scgi.status.scoreboard import DRAINING, Scoreboard
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import FORK_FAILED, Child
@@ -33,7 +33,7 @@ from scgi.supervisor.growth import Growth
 from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.policy import PoolPolicy, RestartBudget
 from scgi.supervisor.recycle import Ration
-from scgi.supervisor.roster import Loss, Roster, Wiring
+from scgi.supervisor.roster import Loss, Roster, WantOfMemory, Wiring
 from scgi.workers.blocking import NUDGE, WorkerPlan
 
 log = logging.getLogger("scgi.pool")
@@ -87,7 +87,7 @@ class Pool:
         self.link = link
         self._alone = link is None
         self.doors = Doors(listeners)
-        self.roster = Roster(plan.worker, listeners, board or _board(plan))
+        self.roster = Roster(plan.worker, listeners, board or _own_board(plan))
         self.phase = Phase.SERVING
         self.exit_code = ExitCode.OK
         self._budget = RestartBudget()
@@ -99,7 +99,7 @@ class Pool:
         self._ready = 0  # workers that have become ready, ever
         self._changed = True  # there is something to tell the master
         self._deadline = float("inf")
-        self._oom_kills = oom_kills()
+        self._want_of_memory = WantOfMemory()
         ours = (bell.out, bell.lifeline_in, *((link.fileno(),) if link else ()))
         self._wiring = Wiring(bell.into, bell.lifeline_out, ours, last_words, title)
 
@@ -299,7 +299,7 @@ class Pool:
         if failed:
             by_us = asked and loss.status in (signal.SIGTERM, signal.SIGKILL)
             level = logging.INFO if by_us else logging.ERROR
-            log.log(level, "%s; its age was %.1f s%s%s", loss, age, _memory(child), "" if by_us else self._oom())
+            log.log(level, "%s; %s%s", loss, loss.life(age), "" if by_us else self._want_of_memory.news())
         else:
             log.info("worker %d ended; its age was %.1f s", child.pid, age)
         self._growth.soon(now)
@@ -318,13 +318,6 @@ class Pool:
         draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
         if failed and child.ready and draining and not self.roster.serving():
             self._spawn(now)  # for those that are still in the queue
-
-    def _oom(self) -> str:
-        """What the cgroup says, no guess: somebody in it was killed for want of memory since the last death."""
-        before, self._oom_kills = self._oom_kills, oom_kills()
-        if before is None or self._oom_kills is None or self._oom_kills <= before:
-            return ""
-        return f"; the cgroup's count of processes killed for want of memory rose from {before} to {self._oom_kills}"
 
     def _give_up(self, loss: Loss, now: float) -> None:
         """Not one worker could start: it would be the same with the next."""
@@ -399,13 +392,9 @@ def slots_for(maximum: int, threads: int) -> int:
     return 2 * maximum * threads
 
 
-def _board(plan: PoolPlan) -> Scoreboard:
+def _own_board(plan: PoolPlan) -> Scoreboard:
     return Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
 
 
 def _at_least(policy: PoolPolicy, number: int) -> PoolPolicy:
     return replace(policy, minimum=min(max(policy.minimum, number), policy.maximum))
-
-
-def _memory(child: Child) -> str:
-    return f", its memory at most {child.peak / (1 << 20):.0f} MB" if child.peak else ""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scgi.net.listen import Listener
+from scgi.status.process import oom_kills
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.supervisor.child import Child, describe_end, fork, written
 from scgi.supervisor.title import set_title
@@ -47,6 +48,25 @@ class Loss:
 
     def __str__(self) -> str:
         return f"worker {self.child.pid} {describe_end(self.status)} {self.doing}"
+
+    def life(self, age: float) -> str:
+        """How old it was, and how big it had grown."""
+        memory = f", its memory at most {self.child.peak / (1 << 20):.0f} MB" if self.child.peak else ""
+        return f"its age was {age:.1f} s{memory}"
+
+
+class WantOfMemory:
+    """What the cgroup says, no guess: whether processes in it were killed for want of memory."""
+
+    def __init__(self) -> None:
+        self._kills = oom_kills()
+
+    def news(self) -> str:
+        """For the log: how the count has risen since the last call; "" if it has not."""
+        before, self._kills = self._kills, oom_kills()
+        if before is None or self._kills is None or self._kills <= before:
+            return ""
+        return f"; the cgroup's count of processes killed for want of memory rose from {before} to {self._kills}"
 
 
 class Roster:
