@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from scgi.client.control import ask
+from scgi.net.address import parse_address
+from scgi.net.rendezvous import control_name
 from support import Process, Response, scgi_request, wait_until
 
 PAGES = Path(__file__).with_name("control_pages.py")
@@ -68,10 +70,14 @@ class Site:
 
         return wait
 
+    def control(self, server: Process) -> Path:
+        """Where the server's control socket is, unless it was told otherwise."""
+        return self.folder / "run" / "scgi" / control_name(parse_address(server.address))
+
     def status(self, server: Process) -> dict[str, Any]:
-        done = self.scgi("status", server.address, "--json")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+        """What `scgi status --json` prints, in a fraction of its time."""
+        (message,) = ask(self.control(server), "status", timeout=5)
+        found: dict[str, Any] = message["status"]
         return found
 
     def ask(self, server: Process, path: str = "/wait", count: int = 1) -> list[Response]:

@@ -132,7 +132,7 @@ def test_a_server_that_follows_a_killed_one_has_its_control_socket(site) -> None
     first.signal(signal.SIGKILL)
     first.wait()
     first.assert_nothing_left()
-    assert (site.folder / "run" / "scgi" / f"{first.address}.control").is_socket()
+    assert site.control(first).is_socket()
     assert site.scgi("status", first.address, only_here=True).returncode == 1
     second = site.serve(listen=first.address)
     assert site.status(second)["pid"] == second.pid

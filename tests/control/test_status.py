@@ -34,7 +34,7 @@ def listen(request: pytest.FixtureRequest, short_tmp: Path) -> str:
 def test_an_idle_server_is_described_as_it_is(site, listen: str) -> None:
     server = site.serve("--min-workers", "2", "--max-workers", "5", "--backlog", "77", listen=listen)
     wait_until(lambda: [w["state"] for w in workers_of(site.status(server))] == ["idle", "idle"])
-    found = site.status(server)
+    found = json.loads(site.scgi("status", server.address, "--json").stdout)
     assert (found["pid"], found["phase"], found["http"]) == (server.pid, "serving", None)
     assert 0 < found["uptime"] < 60
     assert found["listeners"] == [{"address": listen, "queue": 0, "backlog": 77}]
@@ -53,10 +53,9 @@ def test_it_answers_while_every_worker_is_stuck_and_says_with_what_and_who_waits
     server = site.serve("--min-workers", "2", "--max-workers", "2", listen=listen)
     answers = site.ask(server, "/wait", count=5)
     wait_until(lambda: site.status(server)["listeners"][0]["queue"] == 3, 10, "three in the queue")
-    for _ in range(2):
-        began = time.monotonic()
-        found = site.status(server)
-        assert time.monotonic() - began < 2
+    began = time.monotonic()
+    found = site.status(server)
+    assert time.monotonic() - began < 1
     assert [worker["state"] for worker in workers_of(found)] == ["running", "running"]
     for worker in workers_of(found):
         (current,) = worker["current"]
@@ -86,7 +85,7 @@ def test_even_when_the_pool_is_stopped_it_answers(site) -> None:
 def test_its_figures_are_those_of_the_load_generator(site, listen: str, threads: int) -> None:
     server = site.serve("--min-workers", "2", "--max-workers", "4", "--threads", str(threads), app=ECHO, listen=listen)
     with Load(server.address, clients=16) as load:
-        load.wait_for_more(500)
+        load.wait_for_more(3000)
         before, found, after = load.answered, site.status(server), load.answered
         # What a worker has sent a moment ago, the load generator may not have read yet.
         in_rows = sum(worker["requests"] for worker in workers_of(found))
@@ -97,7 +96,7 @@ def test_its_figures_are_those_of_the_load_generator(site, listen: str, threads:
     found = site.status(server)
     by_worker = {worker["pid"]: worker["requests"] for worker in workers_of(found) if worker["requests"]}
     assert by_worker == load.report.processes
-    assert sum(worker["cpu"] for worker in workers_of(found)) > 0.02
+    assert sum(worker["cpu"] for worker in workers_of(found)) > 0.03
 
 
 def test_what_was_answered_is_not_forgotten_when_workers_die_and_generations_go(site) -> None:
@@ -121,7 +120,7 @@ def one_generation(status: dict[str, Any]) -> dict[str, Any] | None:
 
 def test_clients_that_are_stuck_in_any_way_hold_up_nobody(site) -> None:
     server = site.serve()
-    path = site.folder / "run" / "scgi" / f"{server.address}.control"
+    path = site.control(server)
     with ExitStack() as opened:
         for said in [b"", b'{"order": ', b'{"order": "status"}\n' * 3] * 20:
             sock = opened.enter_context(socket.socket(socket.AF_UNIX))
@@ -173,7 +172,7 @@ def test_an_address_that_no_server_has_is_answered_with_those_there_are(site) ->
 
 def test_a_servers_own_variables_name_it_and_the_command_line_is_stronger(site) -> None:
     first, second = site.serve(), site.serve()
-    path = str(site.folder / "run" / "scgi" / f"{first.address}.control")
+    path = str(site.control(first))
 
     def found(*words: str, **environ: str) -> int:
         pid: int = json.loads(site.scgi("status", "--json", *words, **environ).stdout)["pid"]
