@@ -12,6 +12,7 @@ from support.room import ROOT, Room, room
 
 PAGES = Path(__file__).with_name("pages.py")
 WHOSE = ["root", "ordinary"] if ROOT else ["ordinary"]
+EVERY = [(whose, kind) for whose in WHOSE for kind in ("unix", "tcp")]
 
 
 def furnished(whose: str, kind: str) -> Iterator[Room]:
@@ -31,6 +32,12 @@ def unix_room(request: pytest.FixtureRequest) -> Iterator[Room]:
     yield from furnished(request.param, "unix")
 
 
-@pytest.fixture(params=[(whose, kind) for whose in WHOSE for kind in ("unix", "tcp")], ids="-".join)
+@pytest.fixture(params=[("root", "unix"), ("ordinary", "tcp")] if ROOT else EVERY[:2], ids="-".join)
 def either_room(request: pytest.FixtureRequest) -> Iterator[Room]:
+    """For what hardly depends on the kind of socket: each once."""
+    yield from furnished(*request.param)
+
+
+@pytest.fixture(params=EVERY, ids="-".join)
+def every_room(request: pytest.FixtureRequest) -> Iterator[Room]:
     yield from furnished(*request.param)

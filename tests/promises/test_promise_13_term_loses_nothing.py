@@ -8,13 +8,13 @@ from soak.scenarios import term_under_load, term_with_waiting
 from support.room import Room
 
 
-def test_term_with_two_hundred_waiting_answers_every_one_of_them(either_room: Room) -> None:
-    server = either_room.serve(either_room.app, workers=4)
+def test_term_with_two_hundred_waiting_answers_every_one_of_them(every_room: Room) -> None:
+    server = every_room.serve(every_room.app, workers=4)
     term_with_waiting(server, waiting=200, pause=0.02)
-    assert [name for name in Path(either_room.folder).iterdir() if name.is_socket()] == []
+    assert [name for name in Path(every_room.folder).iterdir() if name.is_socket()] == []
 
 
-def test_term_under_load_loses_nothing_that_had_arrived(either_room: Room) -> None:
-    server = either_room.serve(either_room.app, workers=4)
+def test_term_under_load_loses_nothing_that_had_arrived(every_room: Room) -> None:
+    server = every_room.serve(every_room.app, workers=4)
     # TCP: what connects in the very instant of the end cannot always be told from what is refused.
-    term_under_load(server, clients=32, exact=either_room.address.startswith("unix:"))
+    term_under_load(server, clients=32, exact=every_room.address.startswith("unix:"))

@@ -14,8 +14,7 @@ def pools_of(server: Process) -> list[int]:
 
 def workers_of(server: Process) -> list[int]:
     """The workers: children of the pools."""
-    found = [worker for pool in server.children() for worker in children_of(pool)]
-    return sorted(found) or server.children()
+    return sorted(worker for pool in server.children() for worker in children_of(pool))
 
 
 def is_stopped(pid: int) -> bool:
