@@ -1,6 +1,6 @@
 """`scgi serve APP`: settings in, a running server out.
 
-Imports `config`, `supervisor` and its neighbours.
+Imports `config` and its neighbours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,4 @@ def serve(**options: object) -> int:
             click.get_current_context(),
         )
     from scgi.config.build import run_server
-    from scgi.supervisor.title import set_title
-
-    set_title(f"master, {', '.join(map(str, settings.listen))}")
-    return run_server(settings)
+    return run_server(settings, titled=True)

@@ -38,6 +38,7 @@ from scgi.supervisor.generation import GenerationPlan
 from scgi.supervisor.isolation import Isolation, give_logs, isolate, owner_numbers, refuse_root, resolve
 from scgi.supervisor.master import Master, MasterPlan
 from scgi.supervisor.pool import PoolPlan, slots_for
+from scgi.supervisor.title import set_title
 from scgi.workers.standard import fill_standard_descriptors
 
 log = logging.getLogger("scgi.server")
@@ -54,8 +55,11 @@ def serve(app: Any, **settings: Any) -> int:
     return run_server(Settings.from_keywords(app=app, **settings))
 
 
-def run_server(settings: Settings) -> int:
-    """Run, or with `check` only try, what the settings say; returns the exit status."""
+def run_server(settings: Settings, *, titled: bool = False) -> int:
+    """Run, or with `check` only try, what the settings say; returns the exit status.
+
+    `titled`: this process is nothing but our master, and `ps` may show it so.
+    """
     fill_standard_descriptors()
     isolation = _isolation(settings)
     start_log(settings)
@@ -81,6 +85,8 @@ def run_server(settings: Settings) -> int:
         if control is not None:
             opened.callback(control.close)
         _announce(listeners, settings)
+        if titled:
+            set_title(f"master, {', '.join(str(listener.address) for listener in listeners)}")
         generation = GenerationPlan(
             load=lambda: _load_plan(settings, access),
             isolation=isolation,

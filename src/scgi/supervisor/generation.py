@@ -21,7 +21,7 @@ from typing import Any, Final
 from scgi.apps.leftovers import before_load, left_open
 from scgi.errors import AppLoadError, ConfigError, ExitCode, ScgiError
 from scgi.net.listen import Listener
-from scgi.status.scoreboard import Scoreboard
+from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import Child, end_with_parent, fork
@@ -138,6 +138,11 @@ class Generation:
     def serving(self) -> int:
         """How many workers serve, by its own account."""
         return sum(not worker.retiring for worker in self.workers)
+
+    def accepts(self) -> bool:
+        """Whether one of its workers may still take a request."""
+        told = all(worker.retiring for worker in self.workers)
+        return not told or any(stage in (Stage.IDLE, Stage.STARTING) for stage in self.board.stages())
 
     def last_words(self) -> str:
         """The stack that was written before it was given up, or when it crashed."""

@@ -28,6 +28,8 @@ from scgi.supervisor.policy import RestartBudget
 log = logging.getLogger("scgi.master")
 
 _WATCH: Final = 5.0  # seconds without a sign of life after which a pool is replaced
+_CONFIRMED: Final = 5.0  # seconds for the old workers to take no request more, before the new code is said to serve
+_CONFIRMING: Final = 0.005  # between looks at them
 _SETTLED: Final = 1.0  # a generation that served for less than this died at once
 
 
@@ -74,6 +76,7 @@ class Succession:
         self._number = 0
         self._wish: Wish | None = None
         self._granted: Wish | None = None  # what the incoming generation was started for
+        self._confirm_by = 0.0
         self._budget = RestartBudget()
 
     def __bool__(self) -> bool:
@@ -100,6 +103,8 @@ class Succession:
         """When something is to be done although nobody calls (monotonic seconds)."""
         if self.incoming is not None and self.incoming.child is not None:
             return self.incoming.child.born + self.plan.start_timeout
+        if self._granted is not None:
+            return now + _CONFIRMING
         wanted = self.current is None or (self._wish is not None and not self.outgoing)
         return now + self._budget.remaining(now) if wanted else float("inf")
 
@@ -142,6 +147,8 @@ class Succession:
             self._judge(self.incoming, now)
         if self.current is not None:
             self._hand_over(self.current)
+            if self.incoming is None:
+                self._confirm(self.current, now)
         if self.incoming is not None or self._budget.remaining(now):
             return
         if self.current is None or (self._wish is not None and not self.outgoing):
@@ -191,7 +198,7 @@ class Succession:
         incoming.state = State.SERVING
         self.served += 1
         log.info("generation %d serves after %.2f s", incoming.number, incoming.age)
-        wish, self._granted = self._granted, None
+        self._confirm_by = now + _CONFIRMED
         if before is not None:
             self.reloads += 1
             before.state = State.DRAINING
@@ -199,9 +206,14 @@ class Succession:
             if _is_silent(before, now):
                 log.error("%s is killed; its workers finish what they are doing", before)
                 before.kill()
-        self._notifier.ready(f"Serving: generation {incoming.number}")
-        if wish is not None:
-            wish.finish({"done": True, "generation": incoming.number, "seconds": round(incoming.age, 3)})
+        self._confirm(incoming, now)
+
+    def _confirm(self, current: Generation, now: float) -> None:
+        """Say that the new code serves, once no worker of the old takes a request any more."""
+        if self._granted is not None and (now >= self._confirm_by or not any(one.accepts() for one in self.outgoing)):
+            wish, self._granted = self._granted, None
+            self._notifier.ready(f"Serving: generation {current.number}")
+            wish.finish({"done": True, "generation": current.number, "seconds": round(current.age, 3)})
 
     def _hand_over(self, current: Generation) -> None:
         """For each worker of the current generation that is ready, one of the generation before may go."""
