@@ -123,9 +123,9 @@ def _settle(listener: Listener, mode: int, owner: tuple[int, int] | None) -> Non
         if owner is not None:
             try:
                 os.chown(path, *owner, follow_symlinks=fd >= 0)
-            except PermissionError:
+            except OSError as error:
                 raise ListenError(
-                    f"cannot give {listener.address} another owner: not permitted; "
+                    f"cannot give {listener.address} another owner: {error.strerror}; "
                     "only root can do that, and who is in a group can give that group"
                 ) from None
         os.chmod(path, mode)

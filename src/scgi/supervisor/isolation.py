@@ -207,7 +207,7 @@ def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
     if want.chroot:
         yield f"make {want.chroot} the root folder", partial(_change_root, want.chroot)
     if want.groups is not None:
-        yield f"have the groups {want.groups}", partial(os.setgroups, want.groups)
+        yield "change the groups", partial(os.setgroups, want.groups)
     if want.gid is not None:
         yield f"become group {want.gid}", partial(os.setgid, want.gid)
     if want.uid is not None:
