@@ -102,6 +102,20 @@ watchfiles.watch = late
     wait_until(lambda: watcher.tells("hello.py"))
 
 
+def test_a_change_is_told_that_came_since_an_earlier_look(launch: Callable[..., Process], folder: Path) -> None:
+    changes_first = f"""
+from scgi.supervisor import watcher
+since = watcher.look([Path(folder) for folder in sys.argv[1:]])
+Path({str(folder / "hello.py")!r}).write_text("new")
+def watch_files(folders, changed):
+    return watcher.watch_files(folders, changed, since)
+"""
+    begins = "log.setup()"
+    watcher = Watcher(launch("-c", PROGRAM.replace(begins, begins + changes_first), folder))
+    wait_until(lambda: watcher.tells("hello.py"))
+    settle(watcher, folder)
+
+
 def test_changed_new_renamed_and_removed_files_are_told(watch: Callable[..., Watcher], folder: Path) -> None:
     watcher = watch(folder)
     settle(watcher, folder)

@@ -44,19 +44,19 @@ def folders_to_watch(chdir: str, app: str, pythonpath: Sequence[str]) -> list[Pa
     return [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
 
 
-def watch_files(folders: Sequence[Path], changed: Callable[[list[str]], None]) -> int:
+def watch_files(folders: Sequence[Path], changed: Callable[[list[str]], None], since: Look | None = None) -> int:
     """Call `changed` with the paths of changed Python files, until a TERM ends the process. Returns its exit status.
 
-    What changes together is told together. A change is told even if it came before the watch was set up, as long as it
-    came after this call.
+    What changes together is told together. What differs from `since`, or from how it is at this call, is told even if
+    it changed before the watch was set up.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, wherever the library is
     try:
-        places, files = _look(folders)
+        places, files = since or look(folders)
         while True:
             for _ in _reasons(places):
                 watched, known = places, files
-                places, files = _look(folders)
+                places, files = look(folders)
                 if differing := known.items() ^ files.items():
                     changed(sorted({path for path, _ in differing}))
                 if places != watched:
@@ -87,13 +87,14 @@ def _reasons(places: Iterable[str]) -> Iterator[None]:
         yield
 
 
-_Marks = dict[str, tuple[int, ...]]  # what tells a file or folder from what it was before, by path
+Marks = dict[str, tuple[int, ...]]  # what tells a file or folder from what it was before, by path
+Look = tuple[Marks, Marks]  # at folders, and at files
 
 
-def _look(folders: Sequence[Path]) -> tuple[_Marks, _Marks]:
+def look(folders: Sequence[Path]) -> Look:
     """The folders that can hold code, and the Python files in them. OSError if one of `folders` has gone."""
-    places: _Marks = {}
-    files: _Marks = {}
+    places: Marks = {}
+    files: Marks = {}
     seen = set()
     for folder in folders:
         folder.stat()
