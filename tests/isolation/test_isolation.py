@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import importlib
 import os
+import pty
 import pwd
 import resource
 import shutil
 import stat
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,27 @@ def test_there_is_no_way_back() -> None:
 
     limited = {"nofile": (100, 100)}
     assert in_child(lambda: [isolate(resolve(rlimit=limited)), climb()][1]) == []
+
+
+@needs_root
+def test_the_terminal_of_root_is_out_of_reach() -> None:
+    """With it one can type for its owner."""
+
+    def has_terminal() -> bool:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR))
+        except OSError:
+            return False
+        return True
+
+    def on_a_terminal() -> list[bool]:
+        os.setsid()
+        _main, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        own = in_child(has_terminal)
+        return [own, in_child(lambda: [isolate(resolve(user="nobody")), has_terminal()][1])]
+
+    assert in_child(on_a_terminal) == [True, False]
 
 
 @needs_root

@@ -206,6 +206,8 @@ def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "set the limits", partial(_set_limits, want.limits)
     if want.chroot:
         yield f"make {want.chroot} the root folder", partial(_change_root, want.chroot)
+    if want.uid is not None:
+        yield "leave the terminal", _leave_terminal
     if want.groups is not None:
         yield "change the groups", partial(os.setgroups, want.groups)
     if want.gid is not None:
@@ -271,6 +273,12 @@ def _change_root(folder: str) -> None:
     os.chdir("/")
     sys.path_importer_cache.clear()  # what the outside's folders held
     importlib.invalidate_caches()
+
+
+def _leave_terminal() -> None:
+    """Whoever shares root's terminal could type there (TIOCSTI)."""
+    with contextlib.suppress(PermissionError):  # a process that leads others cannot leave; none of ours does
+        os.setsid()
 
 
 def _clear_environment() -> None:
