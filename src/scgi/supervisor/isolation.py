@@ -198,10 +198,6 @@ def isolate(isolation: Isolation) -> None:
 
 def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is to be done, in words and in deed: each step needs the powers that a later one takes away."""
-    if want.clear_env:
-        yield "clear the environment", _clear_environment
-    if want.user or want.home:
-        yield "set HOME and USER", partial(_set_account, want.user, want.home)
     if want.limits:
         yield "set the limits", partial(_set_limits, want.limits)
     if want.chroot:
@@ -218,6 +214,10 @@ def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "give up new privileges", _give_up_new_privileges
     if want.umask is not None:
         yield "set the umask", partial(os.umask, want.umask)
+    if want.clear_env:
+        yield "clear the environment", _clear_environment
+    if want.user or want.home:
+        yield "set HOME and USER", partial(_set_account, want.user, want.home)
 
 
 def verify_dropped(isolation: Isolation) -> None:
