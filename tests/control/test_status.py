@@ -255,3 +255,20 @@ def test_without_a_place_for_a_control_socket_the_server_warns_and_serves() -> N
         assert scgi_request(server.address, query="1-1").status == 200
         (warning,) = [line for line in server.log().splitlines() if "WARNING" in line]
         assert "XDG_RUNTIME_DIR is not set, and only root has /run/scgi" in warning and "--control PATH" in warning
+
+
+def test_no_child_keeps_the_control_socket_or_a_connection_to_it(site) -> None:
+    server = site.serve("--min-workers", "2")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(site.control(server)))
+        assert site.scgi("reload", server.address).returncode == 0
+        wait_until(lambda: one_generation(site.status(server)))
+        table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        inodes = {f"socket:[{row[6]}]" for row in table if row[-1] == str(site.control(server))}
+        assert inodes & open_files(server.pid) and len(inodes) == 2
+        assert len(server.descendants()) == 3
+        assert not [pid for pid in server.descendants() if inodes & open_files(pid)]
+
+
+def open_files(pid: int) -> set[str]:
+    return {os.readlink(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
