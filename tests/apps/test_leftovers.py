@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from scgi.apps.leftovers import before_load, left_open
-from support import free_port, wait_until
+from support import free_port
 
 
 @pytest.fixture
@@ -186,18 +186,21 @@ def test_what_was_there_before_is_nobodys_fault(opened: ExitStack) -> None:
 
 
 def test_looking_leaves_every_descriptor_as_it_is(opened: ExitStack) -> None:
-    ours, theirs = socket.socketpair()
-    opened.enter_context(ours)
-    opened.enter_context(theirs)
-    ours.setblocking(False)
+    server = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     before = before_load()
-    opened.enter_context(socket.create_server(("127.0.0.1", 0)))
-    numbers = sorted(os.listdir("/proc/self/fd"))
-    flags = [fcntl.fcntl(sock, command) for sock in (ours, theirs) for command in (fcntl.F_GETFD, fcntl.F_GETFL)]
-    left_open(before)
-    assert sorted(os.listdir("/proc/self/fd")) == numbers
-    assert flags == [
-        fcntl.fcntl(sock, command) for sock in (ours, theirs) for command in (fcntl.F_GETFD, fcntl.F_GETFL)
-    ]
-    theirs.send(b"still there")
-    wait_until(lambda: ours.recv(20) == b"still there")
+    socket.setdefaulttimeout(5)  # as applications do, for all sockets that they make from here on
+    opened.callback(socket.setdefaulttimeout, None)
+    client = opened.enter_context(socket.create_connection(server.getsockname()))
+    os.set_blocking(client.fileno(), True)  # as a database's library in C may have it
+    quick = opened.enter_context(socket.create_connection(server.getsockname()))
+
+    def state() -> list[object]:
+        flags = [fcntl.fcntl(sock, command) for sock in (client, quick) for command in (fcntl.F_GETFD, fcntl.F_GETFL)]
+        return [sorted(os.listdir("/proc/self/fd")), flags, socket.getdefaulttimeout()]
+
+    was = state()
+    assert len(left_open(before)) == 2
+    assert state() == was
+    peer = opened.enter_context(server.accept()[0])
+    client.send(b"still there")
+    assert peer.recv(20) == b"still there"

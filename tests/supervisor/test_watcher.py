@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from scgi.errors import MissingExtra
-from scgi.supervisor.watcher import folders_to_watch, require_watchfiles
+from scgi.errors import ConfigError, MissingExtra
+from scgi.supervisor.watcher import folders_to_watch, look, require_watchfiles
 from support import Process, wait_until
 
 # Writes a line for each call of `changed`.
@@ -267,6 +267,17 @@ def test_the_folders_that_an_application_comes_from(
 def test_a_folder_under_two_names_is_watched_once(tree: Path) -> None:
     (tree / "alias").symlink_to(tree / "srv")
     assert folders_to_watch("../alias", "hello", ("../srv",)) == [tree / "srv"]
+
+
+def test_a_folder_with_everything_below_it_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scgi.supervisor.watcher._MOST", 20)
+    for number in range(20):
+        (folder / str(number)).mkdir()
+        (folder / ".venv" / str(number)).mkdir(parents=True)  # these do not count
+    with pytest.raises(ConfigError, match=f"more than 20 folders below {folder}; start in the application's own, or"):
+        look([folder])
+    (folder / "0").rmdir()
+    assert len(look([folder])[0]) == 20
 
 
 def test_without_watchfiles_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,12 @@ def before_load() -> Before:
 
 def left_open(before: Before) -> list[str]:
     """What has come since, one phrase each: ``"a connection to 127.0.0.1:5432 (PostgreSQL)"``."""
-    return [*_new_threads(before), *_new_descriptors(before)]
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(None)  # with one, a look at a socket would make it non-blocking
+    try:
+        return [*_new_threads(before), *_new_descriptors(before)]
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def _new_threads(before: Before) -> Iterator[str]:

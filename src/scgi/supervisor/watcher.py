@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from scgi.errors import ExitCode, MissingExtra
+from scgi.errors import ConfigError, ExitCode, MissingExtra, ScgiError
 
 log = logging.getLogger("scgi.watcher")
 
 _ASIDE: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 _SETTLED: Final = 50  # milliseconds without a further change after which those so far are told, all at once
+_MOST: Final = 10_000  # folders: more are a mistake, such as the root of the file system
 _BEGUN: Final = 500  # milliseconds after which it is sure that the watch has begun
 
 
@@ -61,7 +62,7 @@ def watch_files(folders: Sequence[Path], changed: Callable[[list[str]], None], s
                     changed(sorted({path for path, _ in differing}))
                 if places != watched:
                     break
-    except (OSError, RuntimeError) as error:  # RuntimeError: the library's own, such as for too many watchers
+    except (OSError, RuntimeError, ScgiError) as error:  # RuntimeError: the library's own
         log.error("cannot watch %s: %s", ", ".join(map(str, folders)), _why(error))
     return ExitCode.FAILED
 
@@ -92,7 +93,10 @@ Look = tuple[Marks, Marks]  # at folders, and at files
 
 
 def look(folders: Sequence[Path]) -> Look:
-    """The folders that can hold code, and the Python files in them. OSError if one of `folders` has gone."""
+    """The folders that can hold code, and the Python files in them.
+
+    Raises OSError if one of `folders` has gone, `ConfigError` if there are too many below it.
+    """
     places: Marks = {}
     files: Marks = {}
     seen = set()
@@ -106,6 +110,11 @@ def look(folders: Sequence[Path]) -> Look:
                     continue
                 seen.add(identity)
                 places[place] = identity
+            if len(places) > _MOST:
+                raise ConfigError(
+                    f"reload: there are more than {_MOST} folders below {folder}; "
+                    "start in the application's own, or name it with --chdir"
+                )
             below[:] = [name for name in below if not _is_aside(name)]
             for path in (os.path.join(place, name) for name in names if _is_code(name)):
                 with contextlib.suppress(OSError):
