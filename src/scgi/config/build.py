@@ -79,6 +79,7 @@ def run_server(settings: Settings, *, titled: bool = False) -> int:
         access = program.open_access_log(settings)
         _give_logs(isolation, settings)
         if settings.check:
+            opened.close()  # as who we are: the application's user could not
             return _check(settings, isolation)
         opened.enter_context(_pid_file(settings.pid_file))
         control = _control(listeners, settings)
@@ -225,7 +226,11 @@ def _file_watcher(settings: Settings) -> Companion:
         log.info("changed: %s", ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else ""))
         os.kill(master, signal.SIGHUP)
 
-    return Companion("the file watcher", lambda: watcher.watch_files(folders, changed))
+    def run() -> int:
+        set_title("file watcher")
+        return watcher.watch_files(folders, changed)
+
+    return Companion("the file watcher", run)
 
 
 def _http_front(front: Listener, listeners: list[Listener], settings: Settings, isolation: Isolation) -> Companion:
@@ -238,14 +243,18 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings, 
     def run() -> int:
         from scgi.gateway import run_gateway
 
-        isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
-        end_with_parent(master)
+        def drop() -> None:
+            isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
+            end_with_parent(master)
+
+        set_title("HTTP front")
         run_gateway(
             front.sock,
             upstream,
             graceful_timeout=settings.graceful_timeout,
             head_timeout=settings.header_timeout,
             spool_limit=settings.max_body,
+            imported=drop,
         )
         return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from collections.abc import Callable
 
 from scgi.errors import MissingExtra
 from scgi.gateway.relay import Gateway
@@ -25,12 +26,14 @@ def run_gateway(
     spool_limit: int = DEFAULT_LIMITS.body,
     graceful_timeout: float = 30.0,
     log_level: str = "critical",
+    imported: Callable[[], None] | None = None,
 ) -> None:
     """Serve HTTP on ``sock``, which is bound, until SIGTERM or SIGINT; the socket is then closed.
 
     SIGTERM lets requests finish, at most ``graceful_timeout`` seconds, those of connections that wait in the
     listening queue too; SIGINT, or a second signal, hardly. A client has ``head_timeout`` seconds for the head of a
-    request. ``log_level`` is uvicorn's. Raises MissingExtra without uvicorn.
+    request. ``log_level`` is uvicorn's. ``imported`` is called when all modules are, before anything is read:
+    privileges can drop there. Raises MissingExtra without uvicorn.
     """
     try:
         import uvicorn
@@ -59,4 +62,9 @@ def run_gateway(
         h11_max_incomplete_event_size=65536,
         timeout_graceful_shutdown=graceful_timeout,  # type: ignore[arg-type]  # floats work
     )
+    if imported is not None:
+        import uvicorn.loops.asyncio
+
+        config.load()
+        imported()
     Front(config).run([sock])

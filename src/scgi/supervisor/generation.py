@@ -156,8 +156,11 @@ class Generation:
 
     def kill(self) -> None:
         """At once; its workers finish what they are doing."""
+        self.send(signal.SIGKILL)
+
+    def send(self, signum: int) -> None:
         if self.child is not None:
-            self.child.send(signal.SIGKILL)
+            self.child.send(signum)
 
     def tell(self, order: str, **more: Any) -> None:
         """retire (count), leave, drain (seconds), stop."""

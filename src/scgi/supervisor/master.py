@@ -28,7 +28,7 @@ from scgi.supervisor.bell import Bell
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control, Order
 from scgi.supervisor.doors import Doors
-from scgi.supervisor.generation import GenerationPlan, State
+from scgi.supervisor.generation import GenerationPlan
 from scgi.supervisor.pool import Phase
 from scgi.supervisor.succession import Succession
 
@@ -138,8 +138,7 @@ class Master:
                 scgi_log.reopen()
                 self.plan.reopened()
                 for generation in self.succession.live():
-                    if generation.state is not State.LOADING and generation.child is not None:
-                        generation.child.send(signal.SIGUSR1)
+                    generation.send(signal.SIGUSR1)
                 for companion in self._companions():
                     companion.signal(signal.SIGUSR1)
 
