@@ -43,6 +43,11 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def fewest_descriptors(pid: int) -> int:
+    """Without a connection that is just being closed."""
+    return min(descriptors(pid) for _ in range(200))
+
+
 def zombies_of(pid: int) -> list[str]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [child for child in children if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
@@ -53,10 +58,10 @@ def test_requests_of_all_kinds_leave_nothing_in_a_worker(unix_room: Room) -> Non
     server = unix_room.serve("pages.py")
     [worker] = workers_of(server)
     ask_everything(server.address, 1000)
-    before = descriptors(worker), resident_bytes(worker)
+    before = fewest_descriptors(worker), resident_bytes(worker)
     ask_everything(server.address, 6000)
     assert workers_of(server) == [worker]
-    assert descriptors(worker) == before[0]
+    assert fewest_descriptors(worker) == before[0]
     assert resident_bytes(worker) - before[1] < 1_000_000
 
 
@@ -71,6 +76,6 @@ def test_reloads_leave_nothing_in_the_master_nor_in_the_pool(either_room: Room) 
             wait_until(lambda: not zombies_of(server.pid), 2, "the dead to be reaped")
             [pool] = pools_of(server)
             wait_until(lambda pool=pool: len(workers_of(server)) == 2)
-            seen.append((descriptors(server.pid), descriptors(pool), resident_bytes(server.pid)))
+            seen.append((fewest_descriptors(server.pid), fewest_descriptors(pool), resident_bytes(server.pid)))
     assert seen[0][:2] == seen[1][:2]
     assert seen[1][2] - seen[0][2] < 500_000

@@ -71,6 +71,12 @@ def killing(given: argparse.Namespace, tcp: bool) -> object:
         return scenarios.killing(serve(here), seconds=given.seconds, seed=given.seed)
 
 
+@scenario("reloads, kills and stops in any order for {seconds:g} s (seed {seed})")
+def chaos(given: argparse.Namespace, tcp: bool) -> object:
+    with room(as_root=ROOT, unix=not tcp) as here:
+        return scenarios.chaos(serve(here), here.app, seconds=given.seconds, seed=given.seed)
+
+
 @scenario("the master killed under load, {stops} times")
 def master_killed(given: argparse.Namespace, tcp: bool) -> object:
     with room(as_root=ROOT, unix=not tcp) as here:

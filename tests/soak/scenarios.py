@@ -196,6 +196,66 @@ def killing(
     return found
 
 
+def chaos(
+    server: Process,
+    app: Path,
+    *,
+    seconds: float,
+    seed: int,
+    clients: int = 64,
+    pause: float = 0.002,
+    longest_gap: float = 7.0,  # the watch time, and what a restart takes
+) -> Killings:
+    """Reloads, good and broken ones, KILL and STOP for whoever there is, all without waiting for what came before."""
+    chance = random.Random(seed)
+    found = Killings()
+    full = len(workers_of(server))
+    with Load(server.address, clients=clients, pause=pause) as load:
+        load.wait_for_more(500)
+        end = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < end:
+            pass_time_until(time.monotonic() + chance.choice((0.0, 0.001, 0.01, 0.1, 0.5)) * chance.random() * 2)
+            number += 1
+            dice = chance.random()
+            pools, workers = server.children(), workers_of(server)
+            if dice < 0.4:
+                if chance.random() < 0.3:
+                    write_application(app, "broken", first="raise RuntimeError\n")
+                    server.signal(signal.SIGHUP)
+                    pass_time_until(time.monotonic() + 0.05)
+                write_application(app, f"{server.pid}.{number}")
+                server.signal(signal.SIGHUP)
+            elif dice < 0.7 and workers:
+                found.kills.append(time.monotonic())
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+            elif dice < 0.95 and pools:
+                found.killed_pools += 1
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(pools), signal.SIGKILL)
+            elif pools:
+                found.stopped_pools += 1
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(pools), signal.SIGSTOP)
+        write_application(app, f"{server.pid}.last")
+        server.signal(signal.SIGHUP)
+        began = time.monotonic()
+        wait_until(
+            lambda: len(server.children()) == 1 and len(workers_of(server)) == full, 30, "one generation, and whole"
+        )
+        found.healed.append(time.monotonic() - began)
+        load.wait_for_more(500)
+    report = found.report = load.report
+    log = server.log()
+    found.named = sum(f"(request load-{loss.number}, " in log for loss in report.lost)
+    assert f"{server.pid}.last" in report.versions, list(report.versions)[-3:]
+    assert report.refused == 0, str(found)
+    assert report.longest_gap < longest_gap, (str(found), report.gaps)
+    assert not_explained(report.lost, found.kills) == [], (str(found), not_explained(report.lost, found.kills))
+    return found
+
+
 def master_killed(server: Process, restart: Callable[[], Process]) -> Report:
     """KILL for the master while its workers are busy: they finish and go, and the next server binds at once.
 
