@@ -26,7 +26,7 @@ from scgi.workers.standard import flush_standard_streams
 log = logging.getLogger("scgi.pool")
 
 FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
-_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PR_SET_PDEATHSIG: Final = 1
 _HANDLED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
@@ -107,7 +107,7 @@ def _without_our_frames(error: BaseException) -> BaseException:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code is not fork.__code__:
         trace = trace.tb_next  # whoever called us, before the fork
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next
     return error if trace is None else error.with_traceback(trace)
 

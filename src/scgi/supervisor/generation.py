@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -24,7 +24,7 @@ from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.bell import Bell
-from scgi.supervisor.child import Child, end_with_parent, fork
+from scgi.supervisor.child import PACKAGE, Child, end_with_parent, fork
 from scgi.supervisor.isolation import Isolation, isolate
 from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.pool import Pool, PoolPlan
@@ -62,6 +62,7 @@ class Failure:
     reason: str
     traceback: str = ""
     status: ExitCode = ExitCode.BOOT_FAILED
+    killed: bool = False  # by a signal
 
 
 class Generation:
@@ -77,6 +78,7 @@ class Generation:
         self.serves = False  # by its own account
         self.ready = 0  # workers that have become ready so far
         self.let_go = 0  # workers of it that were told to go for the next generation's sake
+        self.lost = False  # the link is
         self.failure: Failure | None = None
         self.child: Child | None = None
 
@@ -112,14 +114,16 @@ class Generation:
     def age(self) -> float:
         return time.monotonic() - self.child.born if self.child else 0.0
 
-    def hear(self) -> None:
-        """Take in what the pool says. Nothing of it is trusted further than to be shown or counted."""
+    def hear(self) -> bool:
+        """Take in what the pool says. Nothing of it is trusted further than to be shown or counted. False: no more."""
         try:
             messages = self.link.hear()
         except LinkLost:
-            return  # its end, if it is that, is seen by its exit
+            self.lost = True  # its end, if it is that, is seen by its exit
+            return False
         for message in messages:
             self._take_in(message)
+        return True
 
     def _take_in(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(TypeError, ValueError, KeyError, OverflowError):
@@ -145,9 +149,9 @@ class Generation:
         return not told or any(stage in (Stage.IDLE, Stage.STARTING) for stage in self.board.stages())
 
     def last_words(self) -> str:
-        """The stack that was written before it was given up, or when it crashed."""
+        """The stack that was written before it was given up, or when it crashed; our own frames are left out."""
         with contextlib.suppress(OSError):
-            return os.read(self._words, _LAST_WORDS).decode(errors="replace")
+            return "".join(_application_frames(os.read(self._words, _LAST_WORDS).decode(errors="replace")))
         return ""
 
     def descriptors(self) -> tuple[int, int]:
@@ -174,6 +178,15 @@ class Generation:
     def _close(self) -> None:
         self.link.close()
         os.close(self._words)
+
+
+def _application_frames(stack: str) -> Iterator[str]:
+    """The lines of a stack, in each thread's (the innermost call first) those before the first frame of ours."""
+    ours = False
+    for line in stack.splitlines(keepends=True):
+        ours = (ours and line.startswith("  File ")) or line.startswith(f'  File "{PACKAGE}')
+        if not ours:
+            yield line
 
 
 def _begin(generation: Generation, listeners: list[Listener], link: Link, words: int) -> ExitCode:

@@ -97,9 +97,7 @@ class Master:
         if self.control is not None:
             for order in self.control.hear(now):
                 self._obey(order, now)
-        for generation in self.succession.live():
-            generation.hear()
-            generation.link.flush()
+        self.succession.hear()
         self._reap(now)
         if self.phase is Phase.SERVING:
             self.succession.tend(now, self._foreign_to(None), self.bell.lifeline_out)
@@ -199,9 +197,8 @@ class Master:
     def _reap(self, now: float) -> None:
         for companion in self.plan.companions:
             companion.reap(now)
-        self.succession.reap(now, self.phase is Phase.SERVING)
-        ours = {generation.pid for generation in self.succession.live()}
-        self.succession.orphans.reap(ours | {one.child.pid for one in self._companions() if one.child is not None})
+        others = {one.child.pid for one in self._companions() if one.child is not None}
+        self.succession.reap(now, self.phase is Phase.SERVING, others)
 
     def _foreign_to(self, companion: Companion | None) -> tuple[int, ...]:
         """What a child that is no companion, or this one, is not to keep open."""

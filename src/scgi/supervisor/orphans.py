@@ -30,9 +30,10 @@ class Orphans:
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def take(self, pids: Iterable[int]) -> None:
-        """These were the workers of a pool that has died, by its account; those that really came to us are."""
-        self._pids |= {pid for pid in pids if _parent(pid) == os.getpid()}
+    def take(self, pids: Iterable[int], ours: Container[int]) -> None:
+        """By its own account these were the workers of a pool that has died: those that really came to us, and were not
+        `ours` all along."""
+        self._pids |= {pid for pid in pids if pid not in ours and _parent(pid) == os.getpid()}
 
     def send(self, signum: int) -> None:
         for pid in self._pids:
@@ -43,6 +44,7 @@ class Orphans:
         """Take leave of whoever has ended, except of `ours`, whose ends others wait for."""
         if sys.platform != "linux":
             return
+        self._pids = {pid for pid in self._pids if _parent(pid) == os.getpid()}
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if ended.si_pid in ours:

@@ -87,7 +87,9 @@ class Pool:
         self.link = link
         self._alone = link is None
         self.doors = Doors(listeners)
-        self.roster = Roster(plan.worker, listeners, board or _own_board(plan))
+        self.roster = Roster(
+            plan.worker, listeners, board or Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
+        )
         self.phase = Phase.SERVING
         self.exit_code = ExitCode.OK
         self._budget = RestartBudget()
@@ -170,18 +172,20 @@ class Pool:
         for byte in self.bell.hear():
             if byte == 0:
                 self._growth.nobody_is_idle(now)
-            elif byte == signal.SIGTERM and self.phase is Phase.SERVING:
-                self._end(now, self.plan.graceful_timeout, drain=self._alone)
-            elif byte == signal.SIGINT or (byte == signal.SIGTERM and self._alone):
-                self._stop_at_once(now)
-            elif byte == signal.SIGHUP and self.phase is Phase.SERVING and self._alone:
-                replaced = {child.replaces.pid for child in self.roster if child.replaces is not None}
-                self._to_replace = [child for child in self.roster.serving() if child.pid not in replaced]
-                log.info("replacing %d workers", len(self._to_replace))
             elif byte == signal.SIGUSR1:
                 scgi_log.reopen()
                 for child in self.roster:
                     child.send(signal.SIGUSR1)
+            elif not self._alone:
+                pass  # service managers signal everybody: the master knows what it means for us
+            elif byte == signal.SIGTERM and self.phase is Phase.SERVING:
+                self._end(now, self.plan.graceful_timeout, drain=True)
+            elif byte in (signal.SIGTERM, signal.SIGINT):
+                self._stop_at_once(now)
+            elif byte == signal.SIGHUP and self.phase is Phase.SERVING:
+                replaced = {child.replaces.pid for child in self.roster if child.replaces is not None}
+                self._to_replace = [child for child in self.roster.serving() if child.pid not in replaced]
+                log.info("replacing %d workers", len(self._to_replace))
 
     def _obey(self, link: Link, now: float) -> None:
         """What the master says; if it is gone, so are we as soon as nobody is served any more."""
@@ -303,6 +307,9 @@ class Pool:
         else:
             log.info("worker %d ended; its age was %.1f s", child.pid, age)
         self._growth.soon(now)
+        draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
+        if draining and not asked and not self.roster.serving() and self.doors.queue():
+            self._spawn(now)  # for those that are still in the queue
         if asked or not (failed or self._growth.on):
             return
         if child.replaces is not None:
@@ -315,9 +322,6 @@ class Pool:
             self._growth.start_over()
             if rest := self._budget.lost(now, self._budget.BRIEF if child.ready else self._budget.LONGEST):
                 log.warning("workers die at once: the next one starts in %.1f s", rest)
-        draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
-        if failed and child.ready and draining and not self.roster.serving():
-            self._spawn(now)  # for those that are still in the queue
 
     def _give_up(self, loss: Loss, now: float) -> None:
         """Not one worker could start: it would be the same with the next."""
@@ -390,10 +394,6 @@ class Pool:
 def slots_for(maximum: int, threads: int) -> int:
     """Slots for so many workers of so many threads, and as many again that finish while they are replaced."""
     return 2 * maximum * threads
-
-
-def _own_board(plan: PoolPlan) -> Scoreboard:
-    return Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
 
 
 def _at_least(policy: PoolPolicy, number: int) -> PoolPolicy:

@@ -10,6 +10,7 @@ Imports `net`, `status`, `log` and its neighbours.
 from __future__ import annotations
 
 import logging
+import os
 import select
 from dataclasses import dataclass, field
 from typing import Final
@@ -77,7 +78,8 @@ class Succession:
         self._wish: Wish | None = None
         self._granted: Wish | None = None  # what the incoming generation was started for
         self._confirm_by = 0.0
-        self._budget = RestartBudget()
+        self._broken = RestartBudget()  # for generations that could not serve
+        self._deaths = RestartBudget()  # for pools that somebody has ended
 
     def __bool__(self) -> bool:
         """Whether there are pools, or workers of pools that died."""
@@ -106,7 +108,11 @@ class Succession:
         if self._granted is not None:
             return now + _CONFIRMING
         wanted = self.current is None or (self._wish is not None and not self.outgoing)
-        return now + self._budget.remaining(now) if wanted else float("inf")
+        return now + self._rest(now) if wanted else float("inf")
+
+    def _rest(self, now: float) -> float:
+        """Seconds until the next may start; who wishes for one need not wait."""
+        return max(self._broken.remaining(now), self._deaths.remaining(now))
 
     # Wishes.
 
@@ -127,6 +133,10 @@ class Succession:
 
     def watch(self, now: float) -> None:
         """Once a second: has somebody fallen silent?"""
+        for one in self.live():
+            if one.lost:
+                log.error("%s does not talk to the master any more: killed", one)
+                one.kill()
         for one in self.outgoing:
             if _is_silent(one, now):
                 log.error("%s has shown no sign of life for %g s: killed", one, _WATCH)
@@ -149,7 +159,7 @@ class Succession:
             self._hand_over(self.current)
             if self.incoming is None:
                 self._confirm(self.current, now)
-        if self.incoming is not None or self._budget.remaining(now):
+        if self.incoming is not None or (self._rest(now) and self._wish is None):
             return
         if self.current is None or (self._wish is not None and not self.outgoing):
             wish, self._wish = self._wish or Wish("start"), None
@@ -169,7 +179,7 @@ class Succession:
             generation.start(self._listeners, (*close, *self.descriptors()), lifeline)
         except OSError as error:
             log.error("cannot fork a pool: %s; trying again in %g s", error.strerror, FORK_FAILED)
-            self._budget.rest(FORK_FAILED, now)
+            self._deaths.rest(FORK_FAILED, now)
             self._wish = wish
             return
         self._number += 1
@@ -199,6 +209,7 @@ class Succession:
         self.served += 1
         log.info("generation %d serves after %.2f s", incoming.number, incoming.age)
         self._confirm_by = now + _CONFIRMED
+        self._broken.settled(now)
         if before is not None:
             self.reloads += 1
             before.state = State.DRAINING
@@ -244,7 +255,8 @@ class Succession:
             told = f"reload failed: {told}; generation {self.current.number} serves on"
             self._notifier.ready(f"Reload failed; serving: generation {self.current.number}")
         else:
-            told += f"; trying again in {self._budget.lost(now):.1f} s"
+            rest = self._deaths.lost(now, self._deaths.BRIEF) if failure.killed else self._broken.lost(now)
+            told += f"; trying again in {rest:.1f} s"
         scgi_log.error_with_trace(log, told, traceback)
         if wish is not None:
             wish.finish({"done": False, "reason": failure.reason, "traceback": traceback})
@@ -255,27 +267,39 @@ class Succession:
             raise AppLoadError(failure.reason, traceback=traceback)
         raise StartFailed(failure.reason, traceback=traceback, status=failure.status)
 
-    def reap(self, now: float, serving: bool) -> None:
-        """Take leave of pools that have ended; `serving`: another is to follow."""
+    def hear(self) -> None:
+        """What the pools say."""
+        for one in self.live():
+            if not one.lost:
+                one.link.flush()
+                if not one.hear():
+                    self._poller.unregister(one.link)
+
+    def reap(self, now: float, serving: bool, others: set[int]) -> None:
+        """Take leave of pools that have ended; `serving`: another is to follow. `others` are the master's other
+        children."""
         for one in self.live():
             if one.child is not None and (status := one.child.wait_status()) is not None:
-                one.hear()
-                self._bury(one, status, now, serving)
+                self.hear()
+                self._bury(one, status, now, serving, others | {other.pid for other in self.live()})
+        self.orphans.reap(others | {one.pid for one in self.live()})
 
-    def _bury(self, generation: Generation, status: int, now: float, serving: bool) -> None:
+    def _bury(self, generation: Generation, status: int, now: float, serving: bool, ours: set[int]) -> None:
         """A pool's process has ended: expected or not."""
-        self.orphans.take(worker.pid for worker in generation.workers)
+        self.orphans.take((worker.pid for worker in generation.workers), ours)
         if generation is self.incoming and not serving:
             self.incoming = None
         elif generation is self.incoming:
-            failure = generation.failure or Failure(f"it {describe_end(status)} while it was loading")
+            failure = generation.failure or Failure(
+                f"its process ended while it was loading ({describe_end(status)})", killed=os.WIFSIGNALED(status)
+            )
             self._give_up(generation, failure, now)
         elif generation is self.current:
             self.current = None
             if serving:
                 if generation.age >= _SETTLED:
-                    self._budget.settled(now)
-                rest = self._budget.lost(now, self._budget.BRIEF)
+                    self._deaths.settled(now)
+                rest = self._deaths.lost(now, self._deaths.BRIEF)
                 log.error(
                     "%s %s after %.1f s; its workers finish what they are doing; another starts%s",
                     generation, describe_end(status), generation.age, f" in {rest:.1f} s" if rest else "",
@@ -284,7 +308,8 @@ class Succession:
             self.outgoing.remove(generation)
             log.info("generation %d has ended", generation.number)
         self._past = added(self._past, generation.board.totals())
-        self._poller.unregister(generation.link)
+        if not generation.lost:
+            self._poller.unregister(generation.link)
         generation.close()
 
 
