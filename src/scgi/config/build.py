@@ -220,6 +220,10 @@ def _file_watcher(settings: Settings) -> Companion:
     watcher.require_watchfiles()
     app = settings.app if isinstance(settings.app, str) else ""
     folders = watcher.folders_to_watch(settings.chdir, app, settings.pythonpath)
+    try:
+        since = watcher.look(folders)  # what is saved while the application is imported for the first time counts too
+    except OSError as error:
+        raise ConfigError(f"reload: cannot look at {error.filename}: {error.strerror}") from None
     master = os.getpid()
 
     def changed(paths: list[str]) -> None:
@@ -228,7 +232,7 @@ def _file_watcher(settings: Settings) -> Companion:
 
     def run() -> int:
         set_title("file watcher")
-        return watcher.watch_files(folders, changed)
+        return watcher.watch_files(folders, changed, since)
 
     return Companion("the file watcher", run)
 
