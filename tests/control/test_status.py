@@ -87,10 +87,10 @@ def test_its_figures_are_those_of_the_load_generator(site, listen: str, threads:
     with Load(server.address, clients=16) as load:
         load.wait_for_more(3000)
         before, found, after = load.answered, site.status(server), load.answered
-        # What a worker has sent a moment ago, the load generator may not have read yet.
+        # What a worker has sent a moment ago, the load generator may not have read yet; each thread may be one off.
         in_rows = sum(worker["requests"] for worker in workers_of(found))
         for figure in (found["counters"]["requests"], in_rows):
-            assert before - 4 * threads <= figure <= after + 16
+            assert before - 4 * threads <= figure <= after + 16 + 4 * threads
     assert not load.report.lost
     wait_until(lambda: site.status(server)["counters"]["requests"] == load.report.answered)
     found = site.status(server)
