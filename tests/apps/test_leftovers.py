@@ -5,13 +5,14 @@ from __future__ import annotations
 import _thread
 import asyncio
 import fcntl
+import mmap
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -169,12 +170,44 @@ def test_a_thread_is_named(opened: ExitStack) -> None:
 
 
 def test_threads_that_python_does_not_list_are_counted(opened: ExitStack) -> None:
-    own = Path("/proc/self/comm").read_text().strip()
     before = before_load()
     opened.enter_context(thread(lambda run: _thread.start_new_thread(run, ())))
-    assert left_open(before) == [f"a thread from outside the threading module ({own}), which runs in no worker"]
+    assert left_open(before) == ["a thread from outside the threading module, which runs in no worker"]
     opened.enter_context(thread(lambda run: _thread.start_new_thread(run, ())))
-    assert left_open(before) == [f"2 threads from outside the threading module ({own}), which runs in no worker"]
+    assert left_open(before) == ["2 threads from outside the threading module, which run in no worker"]
+
+
+def test_threads_of_a_library_are_known_by_their_names(opened: ExitStack) -> None:
+    def run_as(run: Callable[[], None]) -> None:
+        def named() -> None:
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text("jobs")
+            begun.set()
+            run()
+
+        begun = threading.Event()
+        _thread.start_new_thread(named, ())
+        begun.wait()
+
+    before = before_load()
+    opened.enter_context(thread(run_as))
+    assert left_open(before) == ["a thread from outside the threading module (jobs), which runs in no worker"]
+
+
+def test_as_many_threads_as_openblas_has_are_passed_over(
+    opened: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has one for each further CPU, ends them before a fork, and makes them anew when it wants them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    library = tmp_path / "libscipy_openblas64_.so"
+    library.write_bytes(b"code")
+    before = before_load()
+    with open(library) as file:
+        opened.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    for _ in range(2):
+        opened.enter_context(thread(lambda run: _thread.start_new_thread(run, ())))
+    assert left_open(before) == []
+    opened.enter_context(thread(lambda run: _thread.start_new_thread(run, ())))
+    assert left_open(before) == ["3 threads from outside the threading module, which run in no worker"]
 
 
 def test_what_was_there_before_is_nobodys_fault(opened: ExitStack) -> None:

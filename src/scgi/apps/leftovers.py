@@ -71,10 +71,11 @@ def _new_threads(before: Before) -> Iterator[str]:
     if foreign:
         time.sleep(_LINGER)  # a thread that has ended is in the list a moment longer
         foreign &= _foreign_tasks(before)
-    if foreign:
-        names = ", ".join(sorted({_task_name(task) for task in foreign}))
-        count = "a thread" if len(foreign) == 1 else f"{len(foreign)} threads"
-        yield f"{count} from outside the threading module ({names}), which runs in no worker"
+    if len(foreign) > _openblas_threads():
+        names = {_task_name(task) for task in foreign} - {_task_name(str(os.getpid()))}
+        count, run = ("a thread", "runs") if len(foreign) == 1 else (f"{len(foreign)} threads", "run")
+        known_as = f" ({', '.join(sorted(names))})" if names else ""
+        yield f"{count} from outside the threading module{known_as}, which {run} in no worker"
 
 
 def _foreign_tasks(before: Before) -> set[str]:
@@ -94,6 +95,14 @@ def _task_name(task: str) -> str:
     with contextlib.suppress(OSError), open(f"{_TASKS}/{task}/comm", errors="replace") as file:
         return file.read().strip()
     return "ended"
+
+
+def _openblas_threads() -> int:
+    """How many threads may be OpenBLAS's, which numpy brings: it ends them before a fork, and makes them anew after."""
+    with contextlib.suppress(OSError), open("/proc/self/maps", errors="replace") as maps:
+        copies = {line.partition("/")[2] for line in maps if "openblas" in line}
+        return len(copies) * ((os.cpu_count() or 1) - 1)
+    return 0
 
 
 def _new_descriptors(before: Before) -> Iterator[str]:
