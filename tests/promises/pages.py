@@ -81,6 +81,16 @@ def fork_and_go(argument, environ):
     return os.getpid()
 
 
+def orphan(argument, environ):
+    """A process whose parent is gone: a daemon that ends soon."""
+    if not os.fork():
+        if not os.fork():
+            time.sleep(0.1)
+        os._exit(0)
+    os.wait()
+    return os.getpid()
+
+
 def threads(count, environ):
     for _ in range(int(count)):
         threading.Thread(target=time.sleep, args=(3600,)).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,17 @@ class Room:
             "SCGI_ALLOW_ROOT": "",
         }
 
-    def run(self, *words: str | Path, address: str = "", env: Mapping[str, str] | None = None) -> Process:
-        """`scgi WORDS…`, as whoever the servers are."""
+    def run(
+        self,
+        *words: str | Path,
+        address: str = "",
+        env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> Process:
+        """`scgi WORDS…`, as whoever the servers are; `wrapper` is the command that it is given to, if to any."""
         other = ROOT and not self.as_root
         process = start(
-            [self.person.python, "-m", "scgi", *words],
+            [*wrapper, self.person.python, "-m", "scgi", *words],
             log_file=self.folder / f"log-{len(self.servers)}",
             address=address,
             cwd=self.folder,
@@ -63,12 +69,13 @@ class Room:
         listen: str = "",
         wait: bool = True,
         env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> Process:
         """`scgi serve` at `listen`, else at the room's own address; once something listens there."""
         address = listen or self.address
         user = ["--user", str(self.person.uid)] if self.as_root else []
         words = ["serve", "--listen", address, *user, *options, app]
-        server = self.run(*words, address=address if wait else "", env=env)
+        server = self.run(*words, address=address if wait else "", env=env, wrapper=wrapper)
         server.address = address
         return server
 
