@@ -2,17 +2,17 @@
 
 ::
 
-    facts.py      wait_until: poll a fact until its deadline
-    programs.py   require_program: skip here, fail where CI=true
-    addresses.py  free_port, short_folder, is_listening
-    wire.py       an SCGI client that shares no code with src/, so that it can judge it
-    processes.py  start a program, read its log, stop it, see that nothing is left behind
+    facts.py        wait_until: poll a fact until its deadline
+    programs.py     require_program: skip here, fail where CI=true
+    addresses.py    free_port, short_folder, is_listening
+    wire.py         an SCGI client that shares no code with src/, so that it can judge it
+    processes.py    start a program, read its log, stop it, see that nothing is left behind
     generations.py  whose pools and workers they are
-    room.py       servers as root or as an ordinary user, in a folder of their own
-    users.py      an ordinary user, and a Python that such a user can run
-    load.py       many clients, and what became of each request (load_clients.py, echo.py)
-    fronts.py     nginx, Apache, lighttpd in front of an SCGI address
-    browser.py    a headless Chromium
+    room.py         servers as root or as an ordinary user, in a folder of their own
+    users.py        an ordinary user, and a Python that such a user can run
+    load.py         many clients, and what became of each request (load_clients.py, echo.py)
+    fronts.py       nginx, Apache, lighttpd in front of an SCGI address
+    browser.py      a headless Chromium
 
 Nothing here imports ``scgi``. The fixtures that wrap these live in ``tests/conftest.py``.
 """
