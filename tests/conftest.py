@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +20,12 @@ from support import Chromium, Front, Process, apache, free_port, lighttpd, nginx
 
 if os.geteuid() == 0:  # in containers; tests/isolation is about what happens without it
     os.environ["SCGI_ALLOW_ROOT"] = "yes"
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from here
+    # Control sockets of servers under test stay apart from those of this machine's own.
+    os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="scgi-run-")
+    atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

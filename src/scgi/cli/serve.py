@@ -33,4 +33,5 @@ def serve(**options: object) -> int:
             click.get_current_context(),
         )
     from scgi.config.build import run_server
+
     return run_server(settings, titled=True)
