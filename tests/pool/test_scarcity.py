@@ -101,6 +101,38 @@ def test_when_fork_fails_and_no_worker_is_left_clients_wait_and_are_served_withi
         assert time.monotonic() - recovered < 2
 
 
+def test_when_no_pool_can_be_forked_a_reload_waits_and_the_old_code_serves_on(
+    serve_with_few_forks: StartPool, forbidden: Path
+) -> None:
+    server = serve_with_few_forks("--max-workers", "1")
+    worker = wait_until(server.workers)[0]
+    forbidden.touch()
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.log().count("cannot fork a pool: Resource temporarily unavailable") >= 2)
+    assert scgi_request(server.address).text == str(worker)
+    forbidden.unlink()
+    wait_until(lambda: "generation 2 serves" in server.log(), 2)
+    wait_until(lambda: scgi_request(server.address).text != str(worker))
+
+
+def test_when_the_pool_dies_and_none_can_be_forked_clients_wait_and_are_served_within_a_second_of_recovery(
+    serve_with_few_forks: StartPool, forbidden: Path
+) -> None:
+    server = serve_with_few_forks("--max-workers", "1")
+    wait_until(server.workers)
+    forbidden.touch()
+    os.kill(server.pools()[0], signal.SIGKILL)
+    wait_until(lambda: not server.workers(), 2, "the orphaned worker to end")
+    with begun(server.address, "/pid") as peer:
+        used = ticks(server.pid)
+        wait_until(lambda: server.log().count("cannot fork a pool") >= 3)
+        assert ticks(server.pid) - used < 0.2
+        forbidden.unlink()
+        recovered = time.monotonic()
+        assert b"200 OK" in peer.recv(1000)
+        assert time.monotonic() - recovered < 2
+
+
 def test_without_descriptors_to_accept_with_a_worker_waits_says_so_once_a_second_and_recovers(
     serve: StartPool,
 ) -> None:

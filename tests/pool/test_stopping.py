@@ -105,6 +105,20 @@ def test_term_under_load_loses_nothing_that_was_accepted_or_queued(
     server.assert_nothing_left()
 
 
+@pytest.mark.parametrize("downwards", [True, False])
+def test_term_to_every_process_at_once_loses_nothing_either(serve: StartPool, address: str, downwards: bool) -> None:
+    server = serve("--max-workers", "3", "--min-workers", "3", listen=address)
+    wait_until(lambda: len(server.workers()) == 3)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(begun(address, "/sleep/0.1")) for _ in range(14)]
+        everybody = [server.pid, *server.pools(), *server.workers()]
+        for pid in everybody if downwards else reversed(everybody):
+            os.kill(pid, signal.SIGTERM)
+        assert [rest_of(peer).status for peer in peers] == [200] * 14
+    assert server.wait() == 0
+    server.assert_nothing_left()
+
+
 def test_several_listeners_are_all_drained(serve: StartPool, short_tmp: Path) -> None:
     others = [f"127.0.0.1:{free_port()}", f"unix:{short_tmp}/b"]
     server = serve("--listen", others[0], "--listen", others[1], "--max-workers", "2", listen=f"unix:{short_tmp}/a")
