@@ -195,6 +195,16 @@ def test_links_to_folders_are_followed_and_those_that_lead_back_do_no_harm(
     settle(watcher, tmp_path / "library")
 
 
+def test_a_folder_inside_of_another_is_watched_even_if_it_is_hidden_there(
+    watch: Callable[..., Watcher], folder: Path
+) -> None:
+    for name in (".parts", "lib"):
+        (folder / name).mkdir()
+    watcher = watch(*folders_to_watch(str(folder), "hello", (".parts", "lib")))
+    settle(watcher, folder / ".parts")
+    settle(watcher, folder / "lib")
+
+
 def test_what_changes_together_is_told_together(watch: Callable[..., Watcher], folder: Path) -> None:
     watcher = watch(folder)
     settle(watcher, folder)
@@ -251,11 +261,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("../other", "hello:app", (), ["other"]),
         ("", "../apps/hello.py", (), ["apps", "srv"]),
         ("", "../apps/hello.py:application", (), ["apps", "srv"]),
-        ("../other", "deep/hello.py", (), ["other"]),
-        ("", "hello", ("lib",), ["srv"]),
-        ("", "hello", ("../other/deep", "../other"), ["other", "srv"]),
+        ("../other", "deep/hello.py", (), ["other", "other/deep"]),
+        ("", "hello", ("lib",), ["srv", "srv/lib"]),
+        ("", "hello", ("../other/deep", "../other"), ["other", "other/deep", "srv"]),
         ("", "hello", ("../missing",), ["srv"]),
-        ("../other", "hello", ("deep", "../srv"), ["other", "srv"]),
+        ("../other", "hello", ("deep", "../srv"), ["other", "other/deep", "srv"]),
     ],
 )
 def test_the_folders_that_an_application_comes_from(

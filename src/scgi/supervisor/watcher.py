@@ -35,14 +35,13 @@ def require_watchfiles() -> None:
 
 
 def folders_to_watch(chdir: str, app: str, pythonpath: Sequence[str]) -> list[Path]:
-    """The folders that `app` is imported from, each once, none inside another."""
+    """The folders that `app` is imported from, each once; one inside another may be hidden there."""
     base = Path(os.path.abspath(chdir or "."))
     wanted = [base, *(base / folder for folder in pythonpath)]
     place = app if app.endswith(".py") else app.rpartition(":")[0]
     if place.endswith(".py"):
         wanted.append((base / place).parent)
-    folders = sorted({Path(os.path.realpath(folder)) for folder in wanted if folder.is_dir()})
-    return [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
+    return sorted({Path(os.path.realpath(folder)) for folder in wanted if folder.is_dir()})
 
 
 def watch_files(folders: Sequence[Path], changed: Callable[[list[str]], None], since: Look | None = None) -> int:
