@@ -26,6 +26,12 @@ def resident_bytes(pid: int) -> int | None:
     return int(fields[_RSS]) * os.sysconf("SC_PAGE_SIZE") if fields else None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped it (SIGSTOP), so that it does nothing until another lets it go on."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] == "T"
+
+
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes of our own cgroup the kernel has killed so far because memory had run out."""
     try:

@@ -78,7 +78,8 @@ class Generation:
         self.serves = False  # by its own account
         self.ready = 0  # workers that have become ready so far
         self.let_go = 0  # workers of it that were told to go for the next generation's sake
-        self.lost = False  # the link is
+        self.lost_at = 0.0  # when the link was (monotonic seconds)
+        self.stopped_at = 0.0  # when it was first seen stopped while it was loading
         self.failure: Failure | None = None
         self.child: Child | None = None
 
@@ -119,7 +120,7 @@ class Generation:
         try:
             messages = self.link.hear()
         except LinkLost:
-            self.lost = True  # its end, if it is that, is seen by its exit
+            self.lost_at = time.monotonic()  # its end, if it is that, is seen by its exit
             return False
         for message in messages:
             self._take_in(message)

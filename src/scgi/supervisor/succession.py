@@ -19,6 +19,7 @@ from scgi import log as scgi_log
 from scgi.errors import AppLoadError, ExitCode, StartFailed
 from scgi.net.listen import Listener
 from scgi.net.notify import Notifier
+from scgi.status.process import is_stopped
 from scgi.status.scoreboard import Totals, added
 from scgi.supervisor.child import FORK_FAILED, describe_end
 from scgi.supervisor.control import Order
@@ -29,6 +30,7 @@ from scgi.supervisor.policy import RestartBudget
 log = logging.getLogger("scgi.master")
 
 _WATCH: Final = 5.0  # seconds without a sign of life after which a pool is replaced
+_PARTING: Final = 0.5  # seconds between the end of a pool's link and that of its process
 _CONFIRMED: Final = 5.0  # seconds for the old workers to take no request more, before the new code is said to serve
 _CONFIRMING: Final = 0.005  # between looks at them
 _SETTLED: Final = 1.0  # a generation that served for less than this died at once
@@ -134,9 +136,10 @@ class Succession:
     def watch(self, now: float) -> None:
         """Once a second: has somebody fallen silent?"""
         for one in self.live():
-            if one.lost:
+            if one.lost_at and now - one.lost_at > _PARTING:
                 log.error("%s does not talk to the master any more: killed", one)
                 one.kill()
+        self._watch_loading(now)
         for one in self.outgoing:
             if _is_silent(one, now):
                 log.error("%s has shown no sign of life for %g s: killed", one, _WATCH)
@@ -145,6 +148,15 @@ class Succession:
         if current is not None and self.incoming is None and self._wish is None and _is_silent(current, now):
             log.error("%s has shown no sign of life for %g s: another takes its place", current, _WATCH)
             self.wish_for("the pool does not answer")
+
+    def _watch_loading(self, now: float) -> None:
+        """An import may take its time; a process that is stopped takes everybody's."""
+        one = self.incoming
+        if one is None or not is_stopped(one.pid):
+            return
+        one.stopped_at = one.stopped_at or now
+        if now - one.stopped_at >= _WATCH:
+            one.failure = Failure(f"its process was stopped by a signal for {_WATCH:g} s", killed=True)
 
     # One after another.
 
@@ -184,6 +196,8 @@ class Succession:
             return
         self._number += 1
         self.incoming = generation
+        if self._granted is not None:  # that generation died before it could be said to serve
+            wish.orders += self._granted.orders
         self._granted = wish
         self._poller.register(generation.link, select.POLLIN)
         log.info("generation %d starts as process %d (%s)", generation.number, generation.pid, wish.why)
@@ -270,7 +284,7 @@ class Succession:
     def hear(self) -> None:
         """What the pools say."""
         for one in self.live():
-            if not one.lost:
+            if not one.lost_at:
                 one.link.flush()
                 if not one.hear():
                     self._poller.unregister(one.link)
@@ -308,7 +322,7 @@ class Succession:
             self.outgoing.remove(generation)
             log.info("generation %d has ended", generation.number)
         self._past = added(self._past, generation.board.totals())
-        if not generation.lost:
+        if not generation.lost_at:
             self._poller.unregister(generation.link)
         generation.close()
 
