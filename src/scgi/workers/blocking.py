@@ -290,7 +290,6 @@ class Worker:
 
     def _refuse(self, slot: Slot, fd: int, refusal: ProtocolError) -> None:
         log.warning("refused with %d (%s): %s", refusal.status_hint, refusal.code, refusal)
-        slot.board[slot.index] = Stage.WRITING
         try:
             send_all(fd, [error_page(refusal.status_hint, str(refusal))], self.plan.patience.send)
         except PeerGone:
