@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pool.crowd import at_once, begun, rest_of
 from support import Process, is_alive, wait_until
 from support.generations import workers_of
+from support.load import Load, write_application
 from support.room import Room
 
 
@@ -52,3 +53,21 @@ def test_when_fork_fails_and_no_worker_is_left_clients_wait_and_are_answered_wit
         recovered = time.monotonic()
         assert [rest_of(peer).status for peer in peers] == [200] * 3
         assert time.monotonic() - recovered < 1.5  # a second, on a machine that has other things to do
+
+
+def test_a_reload_that_finds_no_room_leaves_the_old_code_serving_and_comes_once_there_is(tcp_room: Room) -> None:
+    server = tcp_room.serve("app.py", workers=2)
+    with Load(server.address, clients=8, pause=0.002) as load:
+        load.wait_for_more(100)
+        tcp_room.limit([server.pid], "RLIMIT_NOFILE", len(os.listdir(f"/proc/{server.pid}/fd")))
+        write_application(tcp_room.app, "2")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: server.log().count("cannot fork") > 1)
+        load.wait_for_more(100)
+        tcp_room.limit([server.pid], "RLIMIT_NOFILE", None)
+        began = time.monotonic()
+        wait_until(lambda: "generation 2 serves" in server.log())
+        assert time.monotonic() - began < 1.5
+        load.wait_for_more(100)
+    assert load.report.lost == [] and load.report.refused == 0
+    assert list(load.report.versions) == ["1", "2"]

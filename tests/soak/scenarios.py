@@ -55,8 +55,8 @@ def reload_every_second(
     for report in (without, during):
         assert report.lost == [] and report.refused == 0, (str(report), report.lost[:10])
         assert report.answered == total
-    # The last may have come when the requests were over.
-    assert len(during.versions) >= reloads, (reloads, during.versions)
+    # Wishes that come while a generation is loading are one; the last may have come when the requests were over.
+    assert len(during.versions) > reloads / 2, (reloads, during.versions)
     assert during.longest_gap <= without.longest_gap + 0.2, during.gaps
     return Reloads(without, during, reloads)
 
