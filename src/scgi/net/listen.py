@@ -11,6 +11,8 @@ import errno
 import os
 import socket
 import stat
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from scgi.net.address import Address
 
 DEFAULT_BACKLOG = 2048
 _HOLDS = hasattr(os, "O_PATH") and os.path.isdir("/proc/self/fd")  # a file can be held, whatever becomes of its name
+_TURN = 3.0  # seconds to wait for another server that is about to listen in the same folder
 _FIRST_INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
 
 
@@ -87,9 +90,39 @@ def _open_tcp(address: Address, backlog: int) -> Listener:
 
 
 def _open_unix(address: Address, backlog: int, mode: int, owner: tuple[int, int] | None) -> Listener:
-    path = os.path.abspath(address.path)
-    address = Address("unix", path=path)
-    _clear_dead_socket(address)
+    address = Address("unix", path=os.path.abspath(address.path))
+    with _one_at_a_time(address):
+        _clear_dead_socket(address)
+        return _bind_unix(address, backlog, mode, owner)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(address: Address) -> Iterator[None]:
+    """A socket that another server of ours has bound but does not listen on yet looks dead: it holds its folder."""
+    import fcntl  # not on Windows, where clients use this file
+
+    try:
+        folder = os.open(os.path.dirname(address.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # it may be searched but not read
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _TURN
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno != errno.EWOULDBLOCK:
+                    break  # this file system has no locks
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _bind_unix(address: Address, backlog: int, mode: int, owner: tuple[int, int] | None) -> Listener:
+    path = address.path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777)  # the name appears with no permission at all, then gets those asked for
     try:

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scgi import log as scgi_log
+from scgi.workers.forked import cover
 from scgi.workers.standard import flush_standard_streams
 
 log = logging.getLogger("scgi.pool")
@@ -28,6 +30,7 @@ log = logging.getLogger("scgi.pool")
 FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PR_SET_PDEATHSIG: Final = 1
+_forking = False  # a process of ours
 _HANDLED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
 )  # fmt: skip
@@ -69,11 +72,16 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
     `close` are the descriptors that only the parent may hold; `lifeline` reads end of file when the parent is gone.
     Signals are held back until the child has let go of the parent's handlers, so that none is taken for the parent.
     """
+    global _forking
     parent = os.getpid()
     flush_standard_streams()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
-        pid = os.fork()
+        _forking = True
+        try:
+            pid = os.fork()
+        finally:
+            _forking = False
         if pid:
             return pid
         status = 1
@@ -94,6 +102,17 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     raise AssertionError("unreachable")
+
+
+def disown(descriptors: Iterable[int]) -> None:
+    """What the application forks from this process, while it is imported say, is none of ours: it lets go of these."""
+    dead, mine = socket.socket(), list(descriptors)
+
+    def let_go() -> None:
+        if not _forking:
+            cover(mine, dead.fileno())
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 def written(error: BaseException) -> bytes:

@@ -24,9 +24,10 @@ from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.bell import Bell
-from scgi.supervisor.child import PACKAGE, Child, end_with_parent, fork
+from scgi.supervisor.child import PACKAGE, Child, disown, end_with_parent, fork
 from scgi.supervisor.isolation import Isolation, isolate
 from scgi.supervisor.link import Link, LinkLost
+from scgi.supervisor.orphans import Orphans
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.supervisor.probe import ask
 from scgi.supervisor.title import set_title
@@ -82,6 +83,8 @@ class Generation:
         self.stopped_at = 0.0  # when it was first seen stopped while it was loading
         self.failure: Failure | None = None
         self.child: Child | None = None
+        self._gone: Child | None = None  # what it was, to be shown, and signalled no more
+        self.orphans: Orphans | None = None  # when its process has died
 
     def start(self, listeners: list[Listener], close: Iterable[int], lifeline: int) -> None:
         """Fork the pool. OSError if that fails; then nothing is left open."""
@@ -109,11 +112,13 @@ class Generation:
 
     @property
     def pid(self) -> int:
-        return self.child.pid if self.child else 0
+        process = self.child or self._gone
+        return process.pid if process else 0
 
     @property
     def age(self) -> float:
-        return time.monotonic() - self.child.born if self.child else 0.0
+        process = self.child or self._gone
+        return time.monotonic() - process.born if process else 0.0
 
     def hear(self) -> bool:
         """Take in what the pool says. Nothing of it is trusted further than to be shown or counted. False: no more."""
@@ -172,9 +177,9 @@ class Generation:
         self.link.say(do=order, **more)
 
     def close(self) -> None:
-        """It has ended."""
+        """Its process has ended; the board is kept for as long as it has workers."""
         self._close()
-        self.board.close()
+        self._gone, self.child = self.child, None
 
     def _close(self) -> None:
         self.link.close()
@@ -195,6 +200,7 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
     plan = generation.plan
     set_title(f"pool, generation {generation.number}, loading")
     master = os.getppid()
+    disown([*(listener.sock.fileno() for listener in listeners), link.fileno(), words])
     try:
         isolate(plan.isolation)
         end_with_parent(master)

@@ -29,6 +29,7 @@ from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control, Order
 from scgi.supervisor.doors import Doors
 from scgi.supervisor.generation import GenerationPlan
+from scgi.supervisor.orphans import adopt_all
 from scgi.supervisor.pool import Phase
 from scgi.supervisor.succession import Succession
 
@@ -73,14 +74,12 @@ class Master:
     def run(self) -> ExitCode:
         """Serve until TERM or INT. Raises `ScgiError` if the first generation does not come to serve."""
         self.bell.wire()
-        self.succession.orphans.adopt_all()
+        adopt_all()
         self._poller.register(self.bell.out, select.POLLIN)
         if self.control is not None:
             self._poller.register(self.control, select.POLLIN)
         try:
-            while (
-                self.phase is Phase.SERVING or self.succession.live() or self._companions() or self.succession.orphans
-            ):
+            while self.phase is Phase.SERVING or self._companions() or self.succession:
                 self._turn()
         finally:
             for generation in self.succession.live():
@@ -159,7 +158,7 @@ class Master:
 
     def _status(self, now: float) -> dict[str, Any]:
         rows = []
-        for generation in self.succession.live():
+        for generation in (*self.succession.bereft, *self.succession.live()):
             workers = worker_rows(generation.board, self.plan.generation.threads, generation.workers, now)
             rows.append(
                 GenerationRow(generation.number, generation.pid, generation.state.value, generation.age, workers)
@@ -181,12 +180,11 @@ class Master:
     def _tick(self, now: float) -> None:
         self._next_tick = now + min(_TICK, self.notifier.watchdog_interval or _TICK)
         self.notifier.alive()
-        if self.phase is not Phase.SERVING:
+        if self.phase is not Phase.SERVING or self.succession.incoming is not None:
             self.notifier.extend(_TICK + 10)
-            return
-        if self.succession.incoming is not None:
-            self.notifier.extend(_TICK + 10)
-        self.succession.watch(now)
+        self.succession.remind_orphans(now)
+        if self.phase is Phase.SERVING:
+            self.succession.watch(now)
 
     def _tend_companions(self, now: float) -> None:
         for one in self.plan.companions:
@@ -241,7 +239,9 @@ class Master:
                 generation.kill()
             for companion in self._companions():
                 companion.stop(signal.SIGKILL)
-            self.succession.orphans.send(signal.SIGKILL)
+            for generation in self.succession.bereft:
+                if generation.orphans is not None:
+                    generation.orphans.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING and not self._companions():
             incoming, current = self.succession.incoming, self.succession.current
             if incoming is not None and not incoming.serves:

@@ -28,12 +28,13 @@ from scgi.status.process import resident_bytes
 from scgi.status.scoreboard import DRAINING, Scoreboard
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import FORK_FAILED, Child
+from scgi.supervisor.crew import Loss
 from scgi.supervisor.doors import Doors
 from scgi.supervisor.growth import Growth
 from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.policy import PoolPolicy, RestartBudget
 from scgi.supervisor.recycle import Ration
-from scgi.supervisor.roster import Loss, Roster, WantOfMemory, Wiring
+from scgi.supervisor.roster import Roster, Wiring
 from scgi.workers.blocking import NUDGE, WorkerPlan
 
 log = logging.getLogger("scgi.pool")
@@ -101,7 +102,6 @@ class Pool:
         self._ready = 0  # workers that have become ready, ever
         self._changed = True  # there is something to tell the master
         self._deadline = float("inf")
-        self._want_of_memory = WantOfMemory()
         ours = (bell.out, bell.lifeline_in, *((link.fileno(),) if link else ()))
         self._wiring = Wiring(bell.into, bell.lifeline_out, ours, last_words, title)
 
@@ -299,13 +299,7 @@ class Pool:
         failed = loss.status != 0
         asked = child.retiring or self.phase is Phase.STOPPING
         self._changed = True
-        self.roster.board.bury(loss.served, died=failed and not asked)
-        if failed:
-            by_us = asked and loss.status in (signal.SIGTERM, signal.SIGKILL)
-            level = logging.INFO if by_us else logging.ERROR
-            log.log(level, "%s; %s%s", loss, loss.life(age), "" if by_us else self._want_of_memory.news())
-        else:
-            log.info("worker %d ended; its age was %.1f s", child.pid, age)
+        self.roster.mourn(loss, asked and loss.status in (signal.SIGTERM, signal.SIGKILL), now)
         self._growth.soon(now)
         draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
         if draining and not asked and not self.roster.serving() and self.doors.queue():

@@ -24,7 +24,7 @@ from scgi.status.scoreboard import Totals, added
 from scgi.supervisor.child import FORK_FAILED, describe_end
 from scgi.supervisor.control import Order
 from scgi.supervisor.generation import Failure, Generation, GenerationPlan, State
-from scgi.supervisor.orphans import Orphans
+from scgi.supervisor.orphans import Orphans, reap_strangers
 from scgi.supervisor.policy import RestartBudget
 
 log = logging.getLogger("scgi.master")
@@ -70,7 +70,7 @@ class Succession:
         self.outgoing: list[Generation] = []  # finish what they have in hand
         self.served = 0  # generations that have come to serve
         self.reloads = self.failed_reloads = 0
-        self.orphans = Orphans()
+        self.bereft: list[Generation] = []  # their process has died, their workers finish what they have in hand
         self._past = Totals()  # of generations that are gone
         self._graceful_timeout = graceful_timeout
         self._listeners = listeners
@@ -85,7 +85,7 @@ class Succession:
 
     def __bool__(self) -> bool:
         """Whether there are pools, or workers of pools that died."""
-        return bool(self.live() or self.orphans)
+        return bool(self.live() or self.bereft)
 
     def live(self) -> list[Generation]:
         """Those that have a process, the oldest first."""
@@ -99,7 +99,7 @@ class Succession:
     def totals(self) -> Totals:
         """What all generations together have done."""
         total = self._past
-        for one in self.live():
+        for one in (*self.live(), *self.bereft):
             total = added(total, one.board.totals())
         return total
 
@@ -132,6 +132,12 @@ class Succession:
             if wish is not None:
                 wish.finish({"done": False, "reason": reason, "traceback": ""})
         self._wish = self._granted = None
+
+    def remind_orphans(self, now: float) -> None:
+        """Once a second: those who have not heard that they are to end hear it again."""
+        for one in self.bereft:
+            if one.orphans is not None:
+                one.orphans.remind(now, self._graceful_timeout)
 
     def watch(self, now: float) -> None:
         """Once a second: has somebody fallen silent?"""
@@ -296,11 +302,23 @@ class Succession:
             if one.child is not None and (status := one.child.wait_status()) is not None:
                 self.hear()
                 self._bury(one, status, now, serving, others | {other.pid for other in self.live()})
-        self.orphans.reap(others | {one.pid for one in self.live()})
+        for one in list(self.bereft):
+            self._mind_orphans(one, now)
+        orphans = {pid for one in self.bereft if one.orphans for pid in one.orphans.children}
+        reap_strangers(others | orphans | {one.pid for one in self.live()})
+
+    def _mind_orphans(self, one: Generation, now: float) -> None:
+        """Take leave of a dead pool's workers; with the last of them the generation is gone."""
+        if one.orphans is not None:
+            one.orphans.bury(now)
+            one.workers = one.orphans.facts()
+        if not one.workers:
+            self.bereft.remove(one)
+            self._past = added(self._past, one.board.totals())
+            one.board.close()
 
     def _bury(self, generation: Generation, status: int, now: float, serving: bool, ours: set[int]) -> None:
         """A pool's process has ended: expected or not."""
-        self.orphans.take((worker.pid for worker in generation.workers), ours)
         if generation is self.incoming and not serving:
             self.incoming = None
         elif generation is self.incoming:
@@ -321,10 +339,13 @@ class Succession:
         if generation in self.outgoing:
             self.outgoing.remove(generation)
             log.info("generation %d has ended", generation.number)
-        self._past = added(self._past, generation.board.totals())
         if not generation.lost_at:
             self._poller.unregister(generation.link)
         generation.close()
+        generation.state = State.DRAINING
+        generation.orphans = Orphans(generation.board, self.plan.threads, generation.workers, ours, now)
+        self.bereft.append(generation)
+        self._mind_orphans(generation, now)
 
 
 def _is_silent(generation: Generation, now: float) -> bool:
