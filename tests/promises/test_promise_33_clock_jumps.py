@@ -35,7 +35,7 @@ def test_a_clock_that_jumps_by_a_day_to_and_fro_changes_nothing(tcp_room: Room) 
     library = tcp_room.folder / "clock"
     library.mkdir()
     (library / "sitecustomize.py").write_text(JUMPING)
-    before = tcp_room.environment.get("PYTHONPATH")
+    before = tcp_room.environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     path = f"{library}:{before}" if before else str(library)
     options = ["--header-timeout", "0.8", "--graceful-timeout", "3", "--idle-timeout", "600", "--max-worker-age", "600"]
     server = tcp_room.serve("app.py", *options, workers=2, env={"PYTHONPATH": path, "CLOCK_JUMP": str(jump)})
