@@ -14,16 +14,19 @@ import pytest
 
 from conftest import Serve
 from pool.crowd import Crowd, ask, at_once, begun, dozing, rest_of
-from support import Process, is_alive, scgi_request, wait_until
+from scgi.client.control import ask as ask_control
+from support import Process, is_alive, is_listening, scgi_request, wait_until
 from support.processes import children_of, title_of
 
 APP = """
-import os, sys, time
+import os, signal, sys, time
 VERSION = {version!r}
 def application(environ, start_response):
     page, _, argument = environ["PATH_INFO"].strip("/").partition("/")
-    if page == "doze":
+    if page in ("doze", "deaf"):
         print("dozing:", os.getpid(), file=sys.stderr)
+    if page == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if argument:
         time.sleep(float(argument))
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -62,7 +65,8 @@ class Site:
     def __init__(self, scgi_serve: Serve, folder: Path, *options: str) -> None:
         self.app = folder / "app.py"
         self.write(APP.format(version="one"))
-        self.server: Process = scgi_serve(self.app, *options, "--control", str(folder / "control"))
+        self.control = folder / "control"
+        self.server: Process = scgi_serve(self.app, *options, "--control", str(self.control))
         self.address = self.server.address
         wait_until(lambda: "generation 1 serves" in self.server.log())
 
@@ -283,6 +287,53 @@ def test_new_code_that_is_broken_when_the_pool_dies_is_tried_again_until_it_is_m
         here.write(APP.format(version="mended"))
         assert rest_of(waiting).status == 200
     assert here.version() == "mended"
+
+
+def test_a_worker_that_outlives_its_pool_and_dies_is_mourned_and_counted(site: Open) -> None:
+    here = site("--max-workers", "2")
+    with begun(here.address, "/doze/20") as peer:
+        worker = dozing(here.server)
+        os.kill(here.server.pools()[0], signal.SIGKILL)
+        here.said("generation 2 serves")
+        os.kill(worker, signal.SIGKILL)
+        assert peer.recv(1000) == b""
+    line = here.said(f"worker {worker} killed by SIGKILL")
+    assert "ERROR" in line and "while answering GET /doze/20 (request " in line
+    status = next(iter(ask_control(here.control, "status", 10)))["status"]
+    assert status["counters"]["deaths"] == 1
+
+
+@pytest.mark.parametrize("seconds", ["0", "30"], ids=["idle", "busy"])
+def test_a_worker_that_outlives_its_pool_and_is_deaf_to_term_ends_at_the_graceful_timeout(
+    site: Open, seconds: str
+) -> None:
+    here = site("--max-workers", "2", "--graceful-timeout", "1.5")
+    with begun(here.address, f"/deaf/{seconds}") as peer:
+        worker = dozing(here.server)
+        if seconds == "0":
+            assert rest_of(peer).text == "one"
+        here.write(APP.format(version="two"))
+        os.kill(here.server.pools()[0], signal.SIGKILL)
+        here.said("generation 2 serves")
+        wait_until(lambda: not is_alive(worker), 5, "the deaf worker to be gone")
+    assert {here.version() for _ in range(10)} == {"two"}
+
+
+def test_what_an_import_forks_keeps_no_address_and_holds_up_no_end(site: Open, tmp_path: Path) -> None:
+    here = site()
+    helper = (
+        f"import os, time\nif not os.fork():\n    open({str(tmp_path / 'helper')!r}, 'w').write(str(os.getpid()))\n"
+    )
+    here.write(f"{helper}    time.sleep(60)\n    os._exit(0)\n{APP.format(version='two')}")
+    here.reload(2)
+    pid = int(wait_until((tmp_path / "helper").read_text))
+    try:
+        here.comes_to("two")
+        here.said("generation 1 has ended")
+        assert here.server.stop() == 0
+        assert is_alive(pid) and not is_listening(here.address)
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
