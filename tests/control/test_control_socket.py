@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from scgi.errors import ListenError
+from scgi.supervisor import control
 from scgi.supervisor.control import LONGEST_ORDER, MOST_CLIENTS, PATIENCE, Control, Order
 from support import wait_until
 
 NOW = time.monotonic()
+RELOAD = b'{"order": "reload"}\n'
 STATUS = b'{"order": "status"}\n'
 
 
@@ -185,20 +187,28 @@ def test_the_silent_make_room_for_others(server: Server) -> None:
     assert [is_open(one) for one in silent] == [False] + [True] * (MOST_CLIENTS - 1)
 
 
-def test_those_who_wait_stay_and_one_too_many_is_told_so(server: Server) -> None:
-    waiting = [server.client(STATUS) for _ in range(MOST_CLIENTS)]
+def test_those_who_wait_stay_and_one_too_many_is_told_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MOST_WAITING", 20)
+    waiting = [server.client(RELOAD) for _ in range(20)]
     orders = server.hear()
-    assert len(orders) == MOST_CLIENTS
-    late = server.client(STATUS)
+    assert len(orders) == 20
+    late = server.client(RELOAD)
     assert server.hear() == []
-    assert "16 others wait" in answers(late)[0]["refused"]
-    waiting[0].shutdown(socket.SHUT_WR)  # or has left: it cannot be told from one that has
+    assert "20 others wait" in answers(late)[0]["refused"]
+    for order in orders:
+        order.finish({"done": True})
+    assert [answers(client) for client in waiting] == [[{"done": True}]] * 20
+
+
+def test_those_who_wait_do_not_keep_anybody_from_asking_or_stopping(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "MOST_WAITING", 20)
+    for _ in range(20):
+        server.client(RELOAD)
     server.hear()
     server.client(STATUS)
-    assert len(server.hear()) == 1
-    for order in orders:
-        order.finish({"status": 1})
-    assert [answers(client) for client in waiting[1:]] == [[{"status": 1}]] * (MOST_CLIENTS - 1)
+    assert [order.name for order in server.hear()] == ["status"]
 
 
 def test_a_client_that_has_vanished_is_no_error_and_costs_nothing(server: Server) -> None:

@@ -32,7 +32,8 @@ from scgi.net.rendezvous import TELLS_PEERS
 log = logging.getLogger("scgi.control")
 
 ORDERS: Final = ("status", "reload", "stop")
-MOST_CLIENTS: Final = 16
+MOST_CLIENTS: Final = 64  # who have not said what they want, or are reading the answer
+MOST_WAITING: Final = 256  # for their order to be carried out
 LONGEST_ORDER: Final = 64 << 10
 LONGEST_ANSWER: Final = 4 << 20  # bytes that wait for a client to read them
 PATIENCE: Final = 10.0  # seconds to give the order, and to read the end of the answer
@@ -172,22 +173,20 @@ class Control:
         if (user := _foreign_user(sock)) is not None:
             log.warning("the control socket has refused user %d", user)
             self._refuse(client, "only root and the user who runs the server may give it orders")
-        elif len(self._clients) > MOST_CLIENTS:
-            self._make_room(client)
+        else:
+            self._make_room()
 
     def _listen_again(self, now: float) -> None:
         if 0 < self._deaf_until <= now:
             self._deaf_until = 0.0
             self._selector.register(self._listener.sock, selectors.EVENT_READ)
 
-    def _make_room(self, newcomer: Client) -> None:
+    def _make_room(self) -> None:
         """Who is silent, or does not read, makes room for others; who waits for us stays."""
-        for client in self._clients[:-1]:
-            if client.turn is not Turn.WAITING or client.silent:
-                client.gone = True
-                self._tend(client)
-                return
-        self._refuse(newcomer, f"{MOST_CLIENTS} others wait for their orders to be carried out; try again later")
+        idlers = [client for client in self._clients if client.turn is not Turn.WAITING or client.silent]
+        if len(idlers) > MOST_CLIENTS:
+            idlers[0].gone = True
+            self._tend(idlers[0])
 
     def _read(self, client: Client, line: bytes) -> list[Order]:
         try:
@@ -197,6 +196,9 @@ class Control:
         if not isinstance(found, dict) or found.get("order") not in ORDERS:
             names = ", ".join(f'"{name}"' for name in ORDERS)
             self._refuse(client, f'expected a line with a JSON object whose "order" is one of {names}')
+            return []
+        if sum(other.turn is Turn.WAITING for other in self._clients) >= MOST_WAITING and found["order"] == "reload":
+            self._refuse(client, f"{MOST_WAITING} others wait for their orders to be carried out; try again later")
             return []
         client.turn = Turn.WAITING
         client.deadline = inf

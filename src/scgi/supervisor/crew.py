@@ -24,7 +24,7 @@ _NUDGES = 3  # more than one: a signal that comes just before the system call is
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A worker that has ended: its wait status, how many requests it had begun, and what its threads were doing."""
+    """A worker that has ended: its wait status, how many requests it had answered, and what its threads were doing."""
 
     child: Child
     status: int
@@ -119,7 +119,7 @@ class Crew:
                 # It may have begun to serve since somebody looked.
                 child.ready = child.ready or all(report.stage != Stage.STARTING for report in reports)
                 doing = "; ".join(busy) or ("between requests" if child.ready else "before its first request")
-                losses.append(Loss(child, status, sum(report.serial for report in reports), doing))
+                losses.append(Loss(child, status, self.served(child), doing))
                 for slot in self.slots(child):
                     self.board.clear(slot)
         return losses

@@ -86,8 +86,11 @@ class Generation:
         self._gone: Child | None = None  # what it was, to be shown, and signalled no more
         self.orphans: Orphans | None = None  # when its process has died
 
-    def start(self, listeners: list[Listener], close: Iterable[int], lifeline: int) -> None:
-        """Fork the pool. OSError if that fails; then nothing is left open."""
+    def start(self, listeners: list[Listener], close: Callable[[], Iterable[int]], lifeline: int) -> None:
+        """Fork the pool. OSError if that fails; then nothing is left open.
+
+        `close` says, when ours are open and no number changes its meaning any more, what the pool must not keep open.
+        """
         self.link, theirs = Link.pair()
         self._words, words = os.pipe()
         os.set_blocking(words, False)
@@ -98,7 +101,7 @@ class Generation:
             return int(_begin(self, listeners, theirs, words))
 
         try:
-            pid = fork(run, (*close, *ours), lifeline)
+            pid = fork(run, (*close(), *ours), lifeline)
         except OSError:
             self._close()
             raise

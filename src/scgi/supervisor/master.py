@@ -99,7 +99,7 @@ class Master:
         self.succession.hear()
         self._reap(now)
         if self.phase is Phase.SERVING:
-            self.succession.tend(now, self._foreign_to(None), self.bell.lifeline_out)
+            self.succession.tend(now, lambda: self._foreign_to(None), self.bell.lifeline_out)
             self._tend_companions(now)
         else:
             self._wind_down(now)

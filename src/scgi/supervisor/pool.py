@@ -35,12 +35,11 @@ from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.policy import PoolPolicy, RestartBudget
 from scgi.supervisor.recycle import Ration
 from scgi.supervisor.roster import Roster, Wiring
-from scgi.workers.blocking import NUDGE, WorkerPlan
+from scgi.workers.blocking import ENOUGH, NOBODY_IDLE, NUDGE, WorkerPlan
 
 log = logging.getLogger("scgi.pool")
 
 _TICK: Final = 1.0
-_SHORT_TICK: Final = 0.1  # where workers are counted in requests
 _SETTLED: Final = 1.0  # a worker that dies younger than this died at once
 _HURRY: Final = 0.3  # at a stop "at once": between TERM and KILL
 _KILLED: Final = 2.0  # after KILL nothing is waited for longer than this
@@ -96,14 +95,13 @@ class Pool:
         self._budget = RestartBudget()
         self._poller = select.poll()
         self._growth = Growth(_at_least(plan.policy, plan.at_first), self.roster, self.doors, self._poller)
-        self._tick_length = _SHORT_TICK if plan.ration.max_requests else _TICK
         self._next_tick = 0.0
         self._to_replace: list[Child] = []
         self._ready = 0  # workers that have become ready, ever
         self._changed = True  # there is something to tell the master
         self._deadline = float("inf")
         ours = (bell.out, bell.lifeline_in, *((link.fileno(),) if link else ()))
-        self._wiring = Wiring(bell.into, bell.lifeline_out, ours, last_words, title)
+        self._wiring = Wiring(bell.into, bell.lifeline_out, ours, last_words, title, plan.ration)
 
     def run(self) -> ExitCode:
         """Serve until told to stop, or a failure at the start; returns the exit status for the process."""
@@ -170,8 +168,10 @@ class Pool:
     def _hear(self, now: float) -> None:
         """Read the bell: signals by their numbers, 0 from workers."""
         for byte in self.bell.hear():
-            if byte == 0:
+            if byte == NOBODY_IDLE:
                 self._growth.nobody_is_idle(now)
+            elif byte == ENOUGH:
+                self._recycle(now)
             elif byte == signal.SIGUSR1:
                 scgi_log.reopen()
                 for child in self.roster:
@@ -220,7 +220,7 @@ class Pool:
 
     def _tick(self, now: float) -> None:
         """Who waits for a peer, who was asked to end, who is not needed, who has done enough."""
-        self._next_tick = now + self._tick_length
+        self._next_tick = now + _TICK
         self.roster.board.beat(now)
         self.roster.nudge_waiting()
         self.roster.remind_retiring(now, self.plan.graceful_timeout)
@@ -238,7 +238,7 @@ class Pool:
     def _recycle(self, now: float) -> None:
         """Find the next worker that has done enough; one at a time."""
         ration = self.plan.ration
-        if not ration or self._to_replace or any(child.replaces for child in self.roster):
+        if not (ration and self._growth.on) or self._to_replace or any(child.replaces for child in self.roster):
             return
         for child in self.roster.serving():
             memory = resident_bytes(child.pid) if ration.max_memory else None
@@ -304,6 +304,8 @@ class Pool:
         draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
         if draining and not asked and not self.roster.serving() and self.doors.queue():
             self._spawn(now)  # for those that are still in the queue
+        if asked:
+            self._recycle(now)
         if asked or not (failed or self._growth.on):
             return
         if child.replaces is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.supervisor.child import Child, fork, written
 from scgi.supervisor.crew import Crew
+from scgi.supervisor.recycle import Ration
 from scgi.supervisor.title import set_title
 from scgi.workers.blocking import Worker, WorkerPlan
 
@@ -27,6 +28,7 @@ class Wiring:
     foreign: tuple[int, ...] = ()
     last_words: int = -1  # where a worker that cannot start writes why
     title: str = ""  # what `ps` shows of workers
+    ration: Ration = field(default_factory=Ration)  # of a worker's life
 
 
 class Roster(Crew):
@@ -55,7 +57,8 @@ class Roster(Crew):
             if wiring.title:
                 set_title(wiring.title)
             try:
-                return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline).run()
+                enough = wiring.ration.share(child.chance).max_requests
+                return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline, enough).run()
             except Exception as error:
                 if wiring.last_words >= 0:
                     with contextlib.suppress(OSError):

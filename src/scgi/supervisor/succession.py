@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,7 +43,7 @@ class Wish:
 
     why: str
     orders: list[Order] = field(default_factory=list)
-    told: bool = False  # what it waits for
+    waits_for: str = ""
 
     def tell(self, text: str) -> None:
         for order in self.orders:
@@ -124,7 +125,8 @@ class Succession:
             self._wish = Wish(why)
         if order is not None:
             self._wish.orders.append(order)
-            self._wish.told = False
+            if self._wish.waits_for:
+                order.say({"progress": self._wish.waits_for})
 
     def refuse_wishes(self, reason: str) -> None:
         """There will be no other generation."""
@@ -166,10 +168,10 @@ class Succession:
 
     # One after another.
 
-    def tend(self, now: float, close: tuple[int, ...], lifeline: int) -> None:
+    def tend(self, now: float, close: Callable[[], tuple[int, ...]], lifeline: int) -> None:
         """The incoming one's progress, and whether another is wanted.
 
-        `close` are the descriptors that only the master may hold. Raises `ScgiError` if nothing has ever served.
+        `close` says which descriptors only the master may hold. Raises `ScgiError` if nothing has ever served.
         """
         if self.incoming is not None:
             self._judge(self.incoming, now)
@@ -182,19 +184,19 @@ class Succession:
         if self.current is None or (self._wish is not None and not self.outgoing):
             wish, self._wish = self._wish or Wish("start"), None
             self._start(wish, now, close, lifeline)
-        elif self._wish is not None and not self._wish.told:
-            self._wish.told = True
+        elif self._wish is not None and not self._wish.waits_for:
             old = self.outgoing[0]
             text = f"generation {old.number} still finishes what {len(old.workers)} workers have in hand"
             log.info("the reload waits: %s (for at most %g s)", text, self._graceful_timeout)
-            self._wish.tell(f"waiting: {text}")
+            self._wish.waits_for = f"waiting: {text}"
+            self._wish.tell(self._wish.waits_for)
 
-    def _start(self, wish: Wish, now: float, close: tuple[int, ...], lifeline: int) -> None:
+    def _start(self, wish: Wish, now: float, close: Callable[[], tuple[int, ...]], lifeline: int) -> None:
         """Fork a generation beside what there is."""
         at_first = self.current.serving() if self.current else 0
         generation = Generation(self._number + 1, self.plan, at_first)
         try:
-            generation.start(self._listeners, (*close, *self.descriptors()), lifeline)
+            generation.start(self._listeners, lambda: (*close(), *self.descriptors()), lifeline)
         except OSError as error:
             log.error("cannot fork a pool: %s; trying again in %g s", error.strerror, FORK_FAILED)
             self._deaths.rest(FORK_FAILED, now)

@@ -51,6 +51,8 @@ log = logging.getLogger("scgi.worker")
 Adapter = Callable[[Slot, int, dict[str, Any], int, BinaryIO], Outcome]
 NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime chose it for the same reason
 _WAKE: Final = signal.SIGWINCH  # within a worker, thread to thread: ignored by default, and not taken for a nudge
+NOBODY_IDLE: Final = 0  # what workers write to the bell, among the numbers of signals
+ENOUGH: Final = 255  # this one has served as many requests as it is to
 READ_SIZE: Final = 65536
 LONG_ANSWER: Final = 16384  # bytes; more may still be on its way when we close, and a reset would cut it
 NO_VARIABLES: Final[dict[str, Any]] = {}
@@ -81,8 +83,10 @@ class Worker:
         first_slot: int,
         bell: int,
         lifeline: int,
+        enough: int = 0,
     ) -> None:
         self.plan = plan
+        self.enough = -(-enough // plan.threads)  # requests after which a thread tells the pool; 0: it never does
         several = plan.threads > 1
         self.slots = [Slot(board, first_slot + n, n + 1 if several else 0) for n in range(plan.threads)]
         self.board = board
@@ -177,6 +181,7 @@ class Worker:
         limits = plan.limits
         require_scgi = plan.require_scgi
         access = plan.access
+        enough = self.enough
         read, close, pack, now, empty = os.read, os.close, RECORD.pack_into, time.monotonic, io.BytesIO
         find = board.find
         IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
@@ -234,6 +239,8 @@ class Worker:
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
+            if serial == enough:
+                self._tell(ENOUGH)
         slot.board[index] = Stage.FREE
 
     # Off the hot path.
@@ -246,8 +253,11 @@ class Worker:
     def _ring(self) -> None:
         """Tell the pool that nobody is idle; once, until it arms the bell again."""
         self.board.memory[ARMED] = 0
+        self._tell(NOBODY_IDLE)
+
+    def _tell(self, what: int) -> None:
         try:
-            os.write(self.bell, b"\0")
+            os.write(self.bell, bytes((what,)))
         except OSError:
             pass  # full: the pool is awake already; closed: it is gone, and so shall we be
 
