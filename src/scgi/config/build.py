@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scgi.apps.bytecode import cache_settled_sources_only
 from scgi.apps.load import refuse_here
 from scgi.config import program
 from scgi.config.parse import limits
+from scgi.config.pidfile import pid_file
 from scgi.config.settings import Settings
 from scgi.errors import ConfigError, ListenError, MissingExtra
 from scgi.net.address import Address
@@ -81,7 +81,7 @@ def run_server(settings: Settings, *, titled: bool = False) -> int:
         if settings.check:
             opened.close()  # as who we are: the application's user could not
             return _check(settings, isolation)
-        opened.enter_context(_pid_file(settings.pid_file))
+        opened.enter_context(pid_file(settings.pid_file))
         control = _control(listeners, settings)
         if control is not None:
             opened.callback(control.close)
@@ -294,23 +294,3 @@ def warn_of_exposure(listener: Listener) -> None:
             mode = folder.stat().st_mode
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 log.warning("anybody can replace %s: its folder is writable by all", address)
-
-
-@contextlib.contextmanager
-def _pid_file(path: str) -> Iterator[None]:
-    """Our process id in a file, for as long as we run."""
-    if not path:
-        yield
-        return
-    file = Path(path)
-    pid = f"{os.getpid()}\n"
-    try:
-        file.write_text(pid)
-    except OSError as error:
-        raise ConfigError(f"pid-file: cannot write {path}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if file.read_text() == pid:
-                file.unlink()

@@ -91,23 +91,21 @@ class Generation:
 
         `close` says, when ours are open and no number changes its meaning any more, what the pool must not keep open.
         """
-        self.link, theirs = Link.pair()
-        self._words, words = os.pipe()
-        os.set_blocking(words, False)
-        os.set_blocking(self._words, False)
-        ours = (self.link.fileno(), self._words)
-
-        def run() -> int:
-            return int(_begin(self, listeners, theirs, words))
-
-        try:
-            pid = fork(run, (*close(), *ours), lifeline)
-        except OSError:
-            self._close()
-            raise
-        finally:
-            theirs.close()
-            os.close(words)
+        with contextlib.ExitStack() as opened:
+            opened.callback(self.board.close)
+            self.link, theirs = Link.pair()
+            opened.callback(self.link.close)
+            opened.callback(theirs.close)
+            self._words, words = os.pipe()
+            opened.callback(os.close, self._words)
+            opened.callback(os.close, words)
+            os.set_blocking(words, False)
+            os.set_blocking(self._words, False)
+            ours = (self.link.fileno(), self._words)
+            pid = fork(lambda: int(_begin(self, listeners, theirs, words)), (*close(), *ours), lifeline)
+            opened.pop_all()
+        theirs.close()
+        os.close(words)
         self.child = Child(pid, time.monotonic())
 
     def __str__(self) -> str:
@@ -181,12 +179,9 @@ class Generation:
 
     def close(self) -> None:
         """Its process has ended; the board is kept for as long as it has workers."""
-        self._close()
-        self._gone, self.child = self.child, None
-
-    def _close(self) -> None:
         self.link.close()
         os.close(self._words)
+        self._gone, self.child = self.child, None
 
 
 def _application_frames(stack: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from scgi import __version__
 from scgi import log as scgi_log
-from scgi.errors import ExitCode
+from scgi.errors import ExitCode, ScgiError
 from scgi.net.listen import Listener
 from scgi.net.notify import Notifier
 from scgi.status.scoreboard import DRAINING
@@ -37,6 +37,7 @@ log = logging.getLogger("scgi.master")
 
 _TICK: Final = 1.0
 _LATER: Final = 2.0  # pools end their workers themselves when time is up; so much later they are killed
+_FAULT: Final = 0.2  # seconds of rest after an error that nobody has thought of
 _WINDING: Final = 0.02  # between looks while the server ends
 
 
@@ -80,13 +81,23 @@ class Master:
             self._poller.register(self.control, select.POLLIN)
         try:
             while self.phase is Phase.SERVING or self._companions() or self.succession:
-                self._turn()
+                self._guarded_turn()
         finally:
             for generation in self.succession.live():
                 generation.kill()
             for companion in self._companions():
                 companion.stop(signal.SIGKILL)
         return ExitCode.OK
+
+    def _guarded_turn(self) -> None:
+        """Whatever goes wrong here, the pools serve: it is said, and the loop goes on."""
+        try:
+            self._turn()
+        except ScgiError:  # nothing has ever served
+            raise
+        except Exception:
+            log.exception("the master's own fault, or this machine's: it goes on")
+            time.sleep(_FAULT)
 
     def _turn(self) -> None:
         """Once round: wait, hear, reap, decide."""

@@ -194,11 +194,12 @@ class Succession:
     def _start(self, wish: Wish, now: float, close: Callable[[], tuple[int, ...]], lifeline: int) -> None:
         """Fork a generation beside what there is."""
         at_first = self.current.serving() if self.current else 0
-        generation = Generation(self._number + 1, self.plan, at_first)
         try:
+            generation = Generation(self._number + 1, self.plan, at_first)
             generation.start(self._listeners, lambda: (*close(), *self.descriptors()), lifeline)
-        except OSError as error:
-            log.error("cannot fork a pool: %s; trying again in %g s", error.strerror, FORK_FAILED)
+        except (OSError, MemoryError) as error:
+            why = getattr(error, "strerror", None) or "no memory is left"
+            log.error("cannot start a pool: %s; trying again in %g s", why, FORK_FAILED)
             self._deaths.rest(FORK_FAILED, now)
             self._wish = wish
             return
