@@ -85,9 +85,9 @@ def test_surplus_idle_workers_retire_after_the_idle_timeout_and_the_minimum_stay
     assert "ERROR" not in server.log()
 
 
-def test_a_pool_with_no_minimum_starts_with_none_shrinks_to_none_and_grows_again(serve: StartPool) -> None:
+def test_a_pool_with_no_minimum_shows_that_a_worker_can_start_shrinks_to_none_and_grows_again(serve: StartPool) -> None:
     server = serve("--max-workers", "3", "--min-workers", "0", "--idle-timeout", "1")
-    assert server.workers() == []
+    wait_until(lambda: server.workers() == [], 10, "the first worker to retire")
     for _ in range(2):
         assert scgi_request(server.address).status == 200
         assert len(server.workers()) == 1

@@ -16,7 +16,7 @@ from scgi.net.queue import queue_length
 
 log = logging.getLogger("scgi.pool")
 
-_AJAR: Final = 0.5  # a door that cannot be shut is left after so long, once its queue is short
+_AJAR: Final = 0.5  # seconds after which a door that cannot be shut is left, once who had arrived is served
 
 
 class Doors:
@@ -25,7 +25,9 @@ class Doors:
     def __init__(self, listeners: list[Listener]) -> None:
         self.listeners = listeners
         self.open = True
+        self._shut: list[socket.socket] = []
         self._ajar: list[socket.socket] = []
+        self._enough = 0  # requests after which all who had arrived are served
         self._leave_at = 0.0
         self._poller = select.poll()
         for listener in listeners:
@@ -57,8 +59,11 @@ class Doors:
         """Each door's address, and how many wait there."""
         return [(str(listener.address), queue_length(listener.sock)) for listener in self.listeners]
 
-    def close(self, now: float) -> None:
-        """No more connections at our own doors; those in their queues can still be accepted."""
+    def close(self, now: float, done: int) -> None:
+        """No more connections at our own doors; those in their queues can still be accepted.
+
+        `done`: requests that have been finished so far.
+        """
         self.open = False
         self._leave_at = now + _AJAR
         for listener in self.listeners:
@@ -66,14 +71,24 @@ class Doors:
                 log.info("%s stays open for the next server", listener.address)
                 continue
             listener.unlink()
-            if not refuse_new(listener.sock):
+            arrived = queue_length(listener.sock) or 0
+            if refuse_new(listener.sock):
+                self._shut.append(listener.sock)
+            else:
                 self._ajar.append(listener.sock)
+                self._enough += arrived
+        self._enough += done
 
     def abandon(self) -> None:
         """This process has no part in them any more."""
         for listener in self.listeners:
             listener.sock.close()
 
-    def leave_ajar(self, now: float) -> bool:
-        """Whether it is time to go because a door could not be shut: whoever was there at the end is served."""
-        return bool(self._ajar) and now >= self._leave_at and all((queue_length(sock) or 0) <= 1 for sock in self._ajar)
+    def leave_ajar(self, now: float, done: int, at_work: int) -> bool:
+        """Whether it is time to go because a door could not be shut: whoever was there when it was closed is served.
+
+        Queues are first in, first out. `done` as in `close`; `at_work` is how many may be in hand at once.
+        """
+        if not self._ajar or now < self._leave_at or any(queue_length(sock) for sock in self._shut):
+            return False
+        return not any(queue_length(sock) for sock in self._ajar) or done >= self._enough + at_work

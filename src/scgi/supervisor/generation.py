@@ -80,6 +80,7 @@ class Generation:
         self.ready = 0  # workers that have become ready so far
         self.let_go = 0  # workers of it that were told to go for the next generation's sake
         self.lost_at = 0.0  # when the link was (monotonic seconds)
+        self.leave_by = float("inf")  # when it is killed if it has not left
         self.stopped_at = 0.0  # when it was first seen stopped while it was loading
         self.failure: Failure | None = None
         self.child: Child | None = None
@@ -139,7 +140,7 @@ class Generation:
                 self.failure = Failure(str(message["failed"]), str(message.get("traceback", "")), status)
             elif "workers" in message:
                 self.serves = bool(message["serves"])
-                self.ready = int(message["ready"])
+                self.ready = max(self.ready, int(message["ready"]))
                 rows = [
                     WorkerFacts(int(pid), float(born), int(slot), bool(retiring))
                     for pid, born, slot, retiring in message["workers"]

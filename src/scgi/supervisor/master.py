@@ -66,6 +66,7 @@ class Master:
         self.doors = Doors(listeners)
         self.phase = Phase.SERVING
         self._deadline = float("inf")
+        self._left = False  # the doors that could not be shut
         self._next_tick = 0.0
         self._born = time.monotonic()
         self._stops: list[Order] = []  # who asked for the end
@@ -261,13 +262,18 @@ class Master:
                 incoming.kill()
             if self.doors.open:
                 self._close_doors(now)
-            elif self.doors.leave_ajar(now):
+            elif not self._left and self.doors.leave_ajar(now, self.succession.totals().requests, self._at_work()):
+                self._left = True
                 for generation in self.succession.live():
                     generation.tell("leave", seconds=max(0.0, self._deadline - now))
+
+    def _at_work(self) -> int:
+        """How many requests may be in hand."""
+        return sum(len(one.workers) for one in self.succession.live()) * self.plan.generation.threads
 
     def _close_doors(self, now: float) -> None:
         """No more connections; those in the queues of our own listeners are still accepted."""
         for generation in self.succession.live():
             generation.board.memory[DRAINING] = 1
             generation.tell("drain", seconds=max(0.0, self._deadline - now))
-        self.doors.close(now)
+        self.doors.close(now, self.succession.totals().requests)

@@ -353,7 +353,7 @@ class Pool:
             return
         self.roster.board.memory[DRAINING] = 1
         if self._alone:
-            self.doors.close(now)
+            self.doors.close(now, self._done())
         if self.doors.some_lent:
             for child in self.roster:  # the busy ones too: what is lent is no more to be listened to
                 child.send(NUDGE)
@@ -376,11 +376,14 @@ class Pool:
             for child in self.roster:
                 child.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING:
-            if self.doors.leave_ajar(now):
+            if self.doors.leave_ajar(now, self._done(), len(self.roster) * self.plan.worker.threads):
                 self._retire_all(now)
             for child in self.roster:
                 if not self.roster.is_busy(child):  # again: a signal that comes just before `accept` is missed
                     child.send(signal.SIGTERM if child.retiring else NUDGE)
+
+    def _done(self) -> int:
+        return self.roster.board.totals().requests
 
     def _retire_all(self, now: float) -> None:
         for child in self.roster:

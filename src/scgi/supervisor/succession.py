@@ -31,7 +31,7 @@ from scgi.supervisor.policy import RestartBudget
 log = logging.getLogger("scgi.master")
 
 _WATCH: Final = 5.0  # seconds without a sign of life after which a pool is replaced
-_PARTING: Final = 0.5  # seconds between the end of a pool's link and that of its process
+_PARTING: Final = 2.0  # seconds for a pool to end after its link, or after its time
 _CONFIRMED: Final = 5.0  # seconds for the old workers to take no request more, before the new code is said to serve
 _CONFIRMING: Final = 0.005  # between looks at them
 _SETTLED: Final = 1.0  # a generation that served for less than this died at once
@@ -83,6 +83,7 @@ class Succession:
         self._confirm_by = 0.0
         self._broken = RestartBudget()  # for generations that could not serve
         self._deaths = RestartBudget()  # for pools that somebody has ended
+        self._forks = RestartBudget()  # when fork fails
 
     def __bool__(self) -> bool:
         """Whether there are pools, or workers of pools that died."""
@@ -115,7 +116,7 @@ class Succession:
 
     def _rest(self, now: float) -> float:
         """Seconds until the next may start; who wishes for one need not wait."""
-        return max(self._broken.remaining(now), self._deaths.remaining(now))
+        return max(self._broken.remaining(now), self._deaths.remaining(now), self._forks.remaining(now))
 
     # Wishes.
 
@@ -152,6 +153,9 @@ class Succession:
             if _is_silent(one, now):
                 log.error("%s has shown no sign of life for %g s: killed", one, _WATCH)
                 one.kill()
+            elif now > one.leave_by:
+                log.error("%s was to leave and has not: killed", one)
+                one.kill()
         current = self.current
         if current is not None and self.incoming is None and self._wish is None and _is_silent(current, now):
             log.error("%s has shown no sign of life for %g s: another takes its place", current, _WATCH)
@@ -176,10 +180,10 @@ class Succession:
         if self.incoming is not None:
             self._judge(self.incoming, now)
         if self.current is not None:
-            self._hand_over(self.current)
+            self._hand_over(self.current, now)
             if self.incoming is None:
                 self._confirm(self.current, now)
-        if self.incoming is not None or (self._rest(now) and self._wish is None):
+        if self.incoming is not None or (self._rest(now) and self._wish is None) or self._forks.remaining(now):
             return
         if self.current is None or (self._wish is not None and not self.outgoing):
             wish, self._wish = self._wish or Wish("start"), None
@@ -193,14 +197,15 @@ class Succession:
 
     def _start(self, wish: Wish, now: float, close: Callable[[], tuple[int, ...]], lifeline: int) -> None:
         """Fork a generation beside what there is."""
-        at_first = self.current.serving() if self.current else 0
+        at_first = max(1, self.current.serving() if self.current else 0)  # one at least shows that it can start
         try:
             generation = Generation(self._number + 1, self.plan, at_first)
             generation.start(self._listeners, lambda: (*close(), *self.descriptors()), lifeline)
         except (OSError, MemoryError) as error:
             why = getattr(error, "strerror", None) or "no memory is left"
-            log.error("cannot start a pool: %s; trying again in %g s", why, FORK_FAILED)
-            self._deaths.rest(FORK_FAILED, now)
+            log.error("cannot fork a pool: %s; trying again in %g s", why, FORK_FAILED)
+            wish.tell(f"cannot fork a pool: {why}; trying again")
+            self._forks.rest(FORK_FAILED, now)
             self._wish = wish
             return
         self._number += 1
@@ -249,13 +254,14 @@ class Succession:
             self._notifier.ready(f"Serving: generation {current.number}")
             wish.finish({"done": True, "generation": current.number, "seconds": round(current.age, 3)})
 
-    def _hand_over(self, current: Generation) -> None:
+    def _hand_over(self, current: Generation, now: float) -> None:
         """For each worker of the current generation that is ready, one of the generation before may go."""
         for old in self.outgoing:
             if old.let_go < 0:
                 continue
             if current.ready >= current.at_first or current.ready >= len(old.workers):
                 old.let_go = -1
+                old.leave_by = now + self._graceful_timeout + _PARTING
                 old.tell("leave", seconds=self._graceful_timeout)
             elif more := current.ready - old.let_go:
                 old.let_go += more
