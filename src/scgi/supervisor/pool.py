@@ -342,7 +342,8 @@ class Pool:
         """
         if self.phase is Phase.STOPPING:
             return
-        log.info("stopping: what has arrived is served, for at most %g s", seconds)
+        if self.phase is Phase.SERVING:
+            log.info("stopping: what has arrived is served, for at most %g s", seconds)
         self.phase = Phase.DRAINING
         self._deadline = min(self._deadline, now + seconds)
         if drain and not self.roster.serving() and self.doors.somebody_waits():
