@@ -168,9 +168,11 @@ def open_listeners(settings: Settings, isolation: Isolation) -> list[Listener]:
     A unix socket belongs to the user whom the application runs as, unless `socket_owner` says otherwise.
     """
     listeners: list[Listener] = []
-    owner = owner_numbers(settings.socket_owner)
-    if owner is None and isolation.uid is not None:
-        owner = (isolation.uid, -1 if isolation.gid is None else isolation.gid)
+    uid, gid = owner_numbers(settings.socket_owner) or (-1, -1)
+    if isolation.uid is not None and uid == -1:
+        uid = isolation.uid
+        gid = isolation.gid if gid == -1 and isolation.gid is not None else gid
+    owner = None if (uid, gid) == (-1, -1) else (uid, gid)
     try:
         for address in settings.listen:
             if address.kind != "systemd":
@@ -250,6 +252,8 @@ def _http_front(front: Listener, listeners: list[Listener], settings: Settings, 
         def drop() -> None:
             isolate(dataclasses.replace(isolation, chroot="", limits=(), clear_env=False))
             end_with_parent(master)
+            if upstream.kind == "unix" and not os.access(upstream.path, os.W_OK):
+                log.warning("the HTTP front may not connect to %s: its user needs a part in the socket", upstream)
 
         set_title("HTTP front")
         run_gateway(
