@@ -16,7 +16,7 @@ import pytest
 
 from conftest import Launch
 from pool.conftest import PAGES
-from pool.crowd import begun
+from pool.crowd import begun, dozing
 from support import Process, free_port, is_alive, is_listening, scgi_request, start, wait_until
 
 StartPool = Callable[..., Process]
@@ -187,8 +187,8 @@ def test_a_request_over_the_http_front_is_finished_when_term_comes(serve: StartP
     wait_until(lambda: is_listening(front))
     host, port = front.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as browser:
-        browser.sendall(b"GET /sleep/0.7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        wait_until(lambda: " started (" in server.log())
+        browser.sendall(b"GET /doze/0.7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        dozing(server)
         server.signal(signal.SIGTERM)
         received = b"".join(iter(lambda: browser.recv(65536), b""))
     assert received.startswith(b"HTTP/1.1 200"), received
