@@ -31,6 +31,7 @@ FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PR_SET_PDEATHSIG: Final = 1
 _forking = False  # a process of ours
+_disowned: list[int] = []  # what the application's own forks from this process are not to keep
 _HANDLED: Final = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
 )  # fmt: skip
@@ -106,11 +107,12 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
 
 def disown(descriptors: Iterable[int]) -> None:
     """What the application forks from this process, while it is imported say, is none of ours: it lets go of these."""
-    dead, mine = socket.socket(), list(descriptors)
+    dead = socket.socket()
+    _disowned.extend(descriptors)
 
     def let_go() -> None:
-        if not _forking:
-            cover(mine, dead.fileno())
+        if not _forking and _disowned:
+            cover(_disowned, dead.fileno())
 
     os.register_at_fork(after_in_child=let_go)
 
@@ -126,13 +128,15 @@ def _without_our_frames(error: BaseException) -> BaseException:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code is not fork.__code__:
         trace = trace.tb_next  # whoever called us, before the fork
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
+    trace = trace or error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((PACKAGE, "<frozen importlib")):
         trace = trace.tb_next
     return error if trace is None else error.with_traceback(trace)
 
 
 def _become_child(close: Iterable[int]) -> None:
     """All that the child lets go of."""
+    _disowned.clear()  # these numbers mean something else soon
     signal.set_wakeup_fd(-1)
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGURG):
         signal.signal(signum, _ignore)  # not SIG_IGN: programs that the application starts would inherit that

@@ -24,13 +24,14 @@ from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.bell import Bell
-from scgi.supervisor.child import PACKAGE, Child, disown, end_with_parent, fork
+from scgi.supervisor.child import PACKAGE, Child, disown, end_with_parent, fork, written
 from scgi.supervisor.isolation import Isolation, isolate
 from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.orphans import Orphans
 from scgi.supervisor.pool import Pool, PoolPlan
 from scgi.supervisor.probe import ask
 from scgi.supervisor.title import set_title
+from scgi.workers import forked
 
 log = logging.getLogger("scgi.pool")
 
@@ -212,6 +213,11 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
             status = ExitCode.APP_UNLOADABLE if isinstance(error, AppLoadError) else ExitCode.CONFIG
         link.say(failed=str(error), traceback=getattr(error, "traceback", ""), status=int(status))
         return status
+    except BaseException as error:  # the application's own way to end
+        status = ExitCode.APP_UNLOADABLE
+        trace = written(error).decode(errors="replace")
+        link.say(failed=f"the application ended by {type(error).__name__}", traceback=trace, status=int(status))
+        return status
     set_title(f"pool, generation {generation.number}")
     with Bell() as bell:
         title = f"worker, generation {generation.number}"
@@ -222,10 +228,16 @@ def _load(plan: GenerationPlan, words: int) -> PoolPlan:
     """Import the application; if that hangs or crashes, its stack is in the pipe."""
     faulthandler.enable(words)
     faulthandler.dump_traceback_later(max(0.1, plan.start_timeout - _SOONER), file=words)
+    pool, error = os.getpid(), None
     try:
         before = before_load()
         found = plan.load()
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
+        if os.getpid() != pool:  # the application has forked, and this is what comes back
+            forked.end(error)
         faulthandler.cancel_dump_traceback_later()
         faulthandler.disable()
     for sentence in left_open(before):

@@ -159,7 +159,10 @@ class Succession:
         current = self.current
         if current is not None and self.incoming is None and self._wish is None and _is_silent(current, now):
             log.error("%s has shown no sign of life for %g s: another takes its place", current, _WATCH)
-            self.wish_for("the pool does not answer")
+            if self.outgoing:  # which a reload would have to wait for
+                current.kill()
+            else:
+                self.wish_for("the pool does not answer")
 
     def _watch_loading(self, now: float) -> None:
         """An import may take its time; a process that is stopped takes everybody's."""
