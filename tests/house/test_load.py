@@ -56,7 +56,7 @@ def say(answer: bytes) -> Misdeed:
 @pytest.mark.parametrize(
     ("misdeed", "what"),
     [
-        (reset, "ConnectionResetError after 0 bytes"),
+        (reset, "reset"),  # in the middle of the connect, or of the reading
         (lambda peer: peer.recv(65536), "closed without an answer"),
         (say(b"Status: 503 Service Unavailable\r\n\r\nlater"), "a wrong answer"),
         (say(b"Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n1 2 3"), "a wrong answer"),
@@ -67,7 +67,7 @@ def test_a_request_without_its_answer_is_lost(misdeed: Misdeed, what: str) -> No
     with toy(misdeed) as address, Load(address, clients=2, total=2, within=0.2) as load:
         report = load.wait()
     assert (report.answered, report.refused) == (0, 0)
-    assert len(report.lost) == 2 and all(what in loss.what for loss in report.lost), report.lost
+    assert len(report.lost) == 2 and all(what in loss.what.lower() for loss in report.lost), report.lost
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
