@@ -61,7 +61,7 @@ def test_requests_of_all_kinds_leave_nothing_in_a_worker(unix_room: Room) -> Non
     before = fewest_descriptors(worker), resident_bytes(worker)
     ask_everything(server.address, 6000)
     assert workers_of(server) == [worker]
-    assert fewest_descriptors(worker) == before[0]
+    assert fewest_descriptors(worker) <= before[0]
     assert resident_bytes(worker) - before[1] < 1_000_000
 
 
@@ -77,5 +77,5 @@ def test_reloads_leave_nothing_in_the_master_nor_in_the_pool(either_room: Room) 
             [pool] = pools_of(server)
             wait_until(lambda pool=pool: len(workers_of(server)) == 2)
             seen.append((fewest_descriptors(server.pid), fewest_descriptors(pool), resident_bytes(server.pid)))
-    assert seen[0][:2] == seen[1][:2]
+    assert seen[1][0] <= seen[0][0] and seen[1][1] <= seen[0][1], seen
     assert seen[1][2] - seen[0][2] < 500_000
