@@ -1,18 +1,21 @@
-"""The server's process id in a file: whole or not at all, nobody else's, and gone with the server.
+"""The server's process id in a file: locked while it runs, nobody else's, and gone with the server.
 
-The folder may be the application's user's: nothing that was put there is opened, waited for or followed.
-Imports `errors`.
+The folder may be the application's user's: nothing that was put there is followed, waited for, or written over unless
+it is a pid file. The lock is a record lock (fcntl(2)), which no child inherits. Imports `errors`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Final
 
 from scgi.errors import ConfigError
+
+_CONTENT: Final = re.compile(rb"\s*[0-9]{0,20}\s*\Z")
 
 
 @contextlib.contextmanager
@@ -21,45 +24,46 @@ def pid_file(path: str) -> Iterator[None]:
     if not path:
         yield
         return
-    if (pid := _server_named_in(path)) is not None:
-        raise ConfigError(f"pid-file: {path} names process {pid}, a server that is running; choose another file")
-    temporary = f"{path}.{os.getpid()}"
+    new = not os.path.lexists(path)
     try:
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(file, f"{os.getpid()}\n".encode())
-            made = os.fstat(file)
-        finally:
-            os.close(file)
-        os.rename(temporary, path)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
         raise ConfigError(f"pid-file: cannot write {path}: {error.strerror}") from None
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            found = os.lstat(path)
-            if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+        _refuse_other_files(file, path)
+        try:
+            text = f"{os.getpid()}\n".encode()
+            os.pwrite(file, text, 0)
+            os.ftruncate(file, len(text))
+        except OSError as error:
+            if new:
                 os.unlink(path)
-
-
-def _server_named_in(path: str) -> int | None:
-    """The process that the file names, if that lives and is a server of ours; a number may long be another's."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        text = os.read(file, 32).strip() if stat.S_ISREG(os.fstat(file).st_mode) else b""
-    except OSError:
-        return None
+            raise ConfigError(f"pid-file: cannot write {path}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            _remove(file, path)
     finally:
         os.close(file)
-    if not text.isdigit() or int(text) == os.getpid():
-        return None
-    with contextlib.suppress(OSError, ValueError, OverflowError):
-        if b"scgi" in Path(f"/proc/{int(text)}/cmdline").read_bytes():
-            return int(text)
-    return None
+
+
+def _refuse_other_files(file: int, path: str) -> None:
+    """Only what is a pid file is written to, and only if no server that runs has it."""
+    import fcntl
+
+    found = os.pread(file, 64, 0) if stat.S_ISREG(os.fstat(file).st_mode) else b"?"
+    if not _CONTENT.match(found):
+        raise ConfigError(f"pid-file: {path} is there, and no pid file; it was left alone")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pid = found.decode().strip()
+        raise ConfigError(f"pid-file: {path} is that of a server that runs, process {pid}; choose another") from None
+
+
+def _remove(file: int, path: str) -> None:
+    """At the end; if it still is what it was."""
+    with contextlib.suppress(OSError):
+        there, ours = os.lstat(path), os.fstat(file)
+        if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            os.unlink(path)
