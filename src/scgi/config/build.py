@@ -236,7 +236,7 @@ def _file_watcher(settings: Settings) -> Companion:
         set_title("file watcher")
         return watcher.watch_files(folders, changed, since)
 
-    return Companion("the file watcher", run)
+    return Companion("the file watcher", run, ends_by=signal.SIGKILL)
 
 
 def _http_front(front: Listener, listeners: list[Listener], settings: Settings, isolation: Isolation) -> Companion:

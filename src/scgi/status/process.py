@@ -26,6 +26,12 @@ def resident_bytes(pid: int) -> int | None:
     return int(fields[_RSS]) * os.sysconf("SC_PAGE_SIZE") if fields else None
 
 
+def parent(pid: int) -> int | None:
+    """Its parent's process id."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped it (SIGSTOP), so that it does nothing until another lets it go on."""
     fields = _stat(pid)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -19,9 +18,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from scgi import log as scgi_log
+from scgi.supervisor.prctl import PR_SET_PDEATHSIG, prctl
 from scgi.workers.forked import cover
 from scgi.workers.standard import flush_standard_streams
 
@@ -29,7 +29,6 @@ log = logging.getLogger("scgi.pool")
 
 FORK_FAILED: Final = 0.5  # seconds of rest after a fork that failed
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PR_SET_PDEATHSIG: Final = 1
 _forking = False  # a process of ours
 _disowned: list[int] = []  # what the application's own forks from this process are not to keep
 _HANDLED: Final = (
@@ -89,7 +88,7 @@ def fork(run: Callable[[], int], close: Iterable[int], lifeline: int) -> int:
         try:
             _become_child(close)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if _prctl is not None:
+            if prctl is not None:
                 end_with_parent(parent)
             else:
                 _end_with_lifeline(lifeline)
@@ -156,12 +155,12 @@ def _reopen_logs(signum: int, frame: object) -> None:
     scgi_log.reopen()
 
 
-def end_with_parent(parent: int) -> None:
-    """Linux: SIGTERM for this process when its parent is gone, however it went. A change of user forgets it."""
-    if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+def end_with_parent(parent: int, signum: int = signal.SIGTERM) -> None:
+    """Linux: a signal for this process when its parent is gone, however it went. A change of user forgets it."""
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
         if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
 
 
 def _end_with_lifeline(lifeline: int) -> None:
@@ -173,16 +172,6 @@ def _end_with_lifeline(lifeline: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _find_prctl() -> Any:
-    try:
-        return ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return None
-
-
-_prctl: Any = _find_prctl() if sys.platform == "linux" else None
 
 
 def _end(status: int) -> None:

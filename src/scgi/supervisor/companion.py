@@ -25,6 +25,7 @@ class Companion:
     name: str
     run: Callable[[], int]
     sockets: tuple[socket.socket, ...] = ()  # its own: workers must not keep them open
+    ends_by: int = signal.SIGTERM  # what it has to be sent; KILL where there is nothing to finish
     child: Child | None = None
     wanted: bool = True
     budget: RestartBudget = field(default_factory=RestartBudget)
@@ -39,10 +40,10 @@ class Companion:
         else:
             log.info("%s started as process %d", self.name, self.child.pid)
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
+    def stop(self, signum: int | None = None) -> None:
         """Ask it to end, for good."""
         self.wanted = False
-        self.signal(signum)
+        self.signal(self.ends_by if signum is None else signum)
 
     def signal(self, signum: int) -> None:
         if self.child is not None:

@@ -203,7 +203,7 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
     disown([*(listener.sock.fileno() for listener in listeners), link.fileno(), words])
     try:
         isolate(plan.isolation)
-        end_with_parent(master)
+        end_with_parent(master, signal.SIGKILL)  # an import may ignore whatever else comes
         pool_plan = replace(_load(plan, words), at_first=generation.at_first)
         if plan.probe:
             ask(pool_plan.worker, plan.probe, plan.start_timeout)

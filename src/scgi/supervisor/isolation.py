@@ -4,7 +4,7 @@
 that is about to import the application, while that has a single thread: a list of steps in the one order that works.
 At its end it tries to climb back, and must fail.
 
-Imports `errors`.
+Imports `errors` and its neighbour `prctl`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from scgi.errors import ConfigError
+from scgi.supervisor.prctl import PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS, prctl
 
 log = logging.getLogger("scgi.server")
 
 _KEPT: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ"})  # and LC_*
 _UNKNOWN: Final = -1
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_GET_NO_NEW_PRIVS: Final = 39
 _LIMITS: Final[dict[str, int]] = {
     name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
     for name in dir(resource)
@@ -86,7 +85,7 @@ def resolve(
         gid = account.pw_gid
         if gid == _UNKNOWN:
             raise ConfigError(f"user: {user} is not in the user database, so its group has to be given (group)")
-    if no_new_privileges and _prctl is None:
+    if no_new_privileges and prctl is None:
         raise ConfigError("no-new-privileges: only Linux has this")
     return Isolation(
         uid=uid if drops else None,
@@ -97,7 +96,7 @@ def resolve(
         chroot=chroot,
         umask=umask,
         limits=tuple(_limit(name, *values) for name, values in (rlimit or {}).items()),
-        no_new_privileges=_prctl is not None and (no_new_privileges or account is not None),
+        no_new_privileges=prctl is not None and (no_new_privileges or account is not None),
         clear_env=clear_env,
     )
 
@@ -230,7 +229,7 @@ def verify_dropped(isolation: Isolation) -> None:
     # Some systems count the group itself among the groups.
     if want.groups is not None and not set(os.getgroups()) <= {*want.groups, os.getegid()}:
         raise ConfigError(f"still in the groups {os.getgroups()}: the application is not run")
-    if want.no_new_privileges and not (_prctl and _prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1):
+    if want.no_new_privileges and not (prctl and prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1):
         raise ConfigError("new privileges are still possible: the application is not run")
     if want.uid:
         for what, climb in _CLIMBS.items():
@@ -297,22 +296,8 @@ def _set_account(user: str, home: str) -> None:
 
 
 def _give_up_new_privileges() -> None:
-    if _prctl is None or _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+    if prctl is None or prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _find_prctl() -> Any:
-    if sys.platform != "linux":
-        return None
-    try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return None
-    prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-    return prctl
-
-
-_prctl: Final[Any] = _find_prctl()
 
 
 # In the master.

@@ -8,27 +8,23 @@ left alone. Imports `status` and its neighbours.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Container, Sequence
-from pathlib import Path
-from typing import Final
 
+from scgi.status.process import parent
 from scgi.status.scoreboard import Scoreboard
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.child import Child
 from scgi.supervisor.crew import Crew
-
-_PR_SET_CHILD_SUBREAPER: Final = 36
+from scgi.supervisor.prctl import PR_SET_CHILD_SUBREAPER, prctl
 
 
 def adopt_all() -> None:
     """From now on, orphans of this process's children become its own."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if prctl is not None:
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_strangers(ours: Container[int]) -> None:
@@ -52,7 +48,7 @@ class Orphans(Crew):
         super().__init__(board, threads)
         self._since = now
         for pid, born, first_slot, _ in workers:
-            if pid not in ours and _parent(pid) == os.getpid():
+            if pid not in ours and parent(pid) == os.getpid():
                 self.children[pid] = child = Child(pid, born, first_slot, ready=True)
                 self.retire(child, now)
 
@@ -74,10 +70,3 @@ class Orphans(Crew):
     def send(self, signum: int) -> None:
         for child in self:
             child.send(signum)
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return -1
