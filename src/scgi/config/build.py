@@ -81,7 +81,7 @@ def run_server(settings: Settings, *, titled: bool = False) -> int:
         if settings.check:
             opened.close()  # as who we are: the application's user could not
             return _check(settings, isolation)
-        opened.enter_context(pid_file(settings.pid_file))
+        private = opened.enter_context(pid_file(settings.pid_file))
         control = _control(listeners, settings)
         if control is not None:
             opened.callback(control.close)
@@ -101,6 +101,7 @@ def run_server(settings: Settings, *, titled: bool = False) -> int:
             backlog=settings.backlog,
             graceful_timeout=settings.graceful_timeout,
             companions=companions,
+            private=private,
             reopened=lambda: _give_logs(isolation, settings),
             http=None if settings.http is None else str(settings.http),
         )

@@ -19,10 +19,13 @@ _CONTENT: Final = re.compile(rb"\s*[0-9]{0,20}\s*\Z")
 
 
 @contextlib.contextmanager
-def pid_file(path: str) -> Iterator[None]:
-    """Our process id in a file, for as long as this runs; "" is none. Raises `ConfigError`."""
+def pid_file(path: str) -> Iterator[tuple[int, ...]]:
+    """Our process id in a file, for as long as this runs; "" is none. Raises `ConfigError`.
+
+    Gives the descriptors that no child may keep: it could write there.
+    """
     if not path:
-        yield
+        yield ()
         return
     new = not os.path.lexists(path)
     try:
@@ -40,7 +43,7 @@ def pid_file(path: str) -> Iterator[None]:
                 os.unlink(path)
             raise ConfigError(f"pid-file: cannot write {path}: {error.strerror}") from None
         try:
-            yield
+            yield (file,)
         finally:
             _remove(file, path)
     finally:

@@ -55,6 +55,10 @@ class Doors:
     def descriptors(self) -> list[int]:
         return [listener.sock.fileno() for listener in self.listeners]
 
+    def left(self) -> int:
+        """How many wait at our own doors, as far as the system says."""
+        return sum(queue_length(listener.sock) or 0 for listener in self.listeners if listener.owned)
+
     def queues(self) -> list[tuple[str, int | None]]:
         """Each door's address, and how many wait there."""
         return [(str(listener.address), queue_length(listener.sock)) for listener in self.listeners]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import signal
 import time
@@ -146,7 +147,8 @@ class Generation:
                     WorkerFacts(int(pid), float(born), int(slot), bool(retiring))
                     for pid, born, slot, retiring in message["workers"]
                 ]
-                self.workers = [row for row in rows if 0 <= row.first_slot <= self.board.slots - self.plan.threads]
+                last = self.board.slots - self.plan.threads
+                self.workers = [row for row in rows if 0 <= row.first_slot <= last and math.isfinite(row.born)]
 
     def serving(self) -> int:
         """How many workers serve, by its own account."""

@@ -28,7 +28,7 @@ from scgi.supervisor.bell import Bell
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control, Order
 from scgi.supervisor.doors import Doors
-from scgi.supervisor.generation import GenerationPlan
+from scgi.supervisor.generation import Generation, GenerationPlan
 from scgi.supervisor.orphans import adopt_all
 from scgi.supervisor.pool import Phase
 from scgi.supervisor.succession import Succession
@@ -49,6 +49,7 @@ class MasterPlan:
     backlog: int = 0
     graceful_timeout: float = 30.0
     companions: Sequence[Companion] = ()
+    private: tuple[int, ...] = ()  # descriptors that no child may keep
     reopened: Callable[[], None] = lambda: None  # called when log files were opened anew
     http: str | None = None
 
@@ -81,7 +82,7 @@ class Master:
         if self.control is not None:
             self._poller.register(self.control, select.POLLIN)
         try:
-            while self.phase is Phase.SERVING or self._companions() or self.succession:
+            while self.phase is Phase.SERVING or self._companions() or self.succession or self._must_wait():
                 self._guarded_turn()
         finally:
             for generation in self.succession.live():
@@ -89,6 +90,10 @@ class Master:
             for companion in self._companions():
                 companion.stop(signal.SIGKILL)
         return ExitCode.OK
+
+    def _must_wait(self) -> bool:
+        """Whether the end has to wait although no process is left."""
+        return self.phase is Phase.DRAINING and time.monotonic() < self._deadline and self._somebody_is_left()
 
     def _guarded_turn(self) -> None:
         """Whatever goes wrong here, the pools serve: it is said, and the loop goes on."""
@@ -212,7 +217,7 @@ class Master:
 
     def _foreign_to(self, companion: Companion | None) -> tuple[int, ...]:
         """What a child that is no companion, or this one, is not to keep open."""
-        fds = [self.bell.out, self.bell.into, self.bell.lifeline_in]
+        fds = [self.bell.out, self.bell.into, self.bell.lifeline_in, *self.plan.private]
         fds += [sock.fileno() for one in self.plan.companions if one is not companion for sock in one.sockets]
         return (*fds, *(self.control.descriptors() if self.control is not None else ()))
 
@@ -256,9 +261,15 @@ class Master:
                     generation.orphans.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING and not self._companions():
             incoming, current = self.succession.incoming, self.succession.current
-            if incoming is not None and not incoming.serves:
-                if current is None and incoming.failure is None and self.doors.open and self.doors.somebody_waits():
-                    return  # nobody else can answer those who wait
+            if current is None and self._somebody_is_left():  # the pool has died: another answers those who wait
+                self.succession.tend(now, lambda: self._foreign_to(None), self.bell.lifeline_out)
+                if self.succession.incoming is not None and not self.doors.open:
+                    self.succession.incoming.board.memory[DRAINING] = 1  # its workers will find the doors shut
+                if self.succession.current is None:
+                    return
+                if not self.doors.open:
+                    self._tell_to_drain(self.succession.current, now)
+            elif incoming is not None and not incoming.serves:
                 incoming.kill()
             if self.doors.open:
                 self._close_doors(now)
@@ -271,9 +282,18 @@ class Master:
         """How many requests may be in hand."""
         return sum(len(one.workers) for one in self.succession.live()) * self.plan.generation.threads
 
+    def _somebody_is_left(self) -> bool:
+        """Whether somebody waits to be answered by whoever still can."""
+        if self.doors.open:
+            return self.doors.somebody_waits()
+        return not self._left and self.doors.left() > 0
+
     def _close_doors(self, now: float) -> None:
         """No more connections; those in the queues of our own listeners are still accepted."""
         for generation in self.succession.live():
-            generation.board.memory[DRAINING] = 1
-            generation.tell("drain", seconds=max(0.0, self._deadline - now))
+            self._tell_to_drain(generation, now)
         self.doors.close(now, self.succession.totals().requests)
+
+    def _tell_to_drain(self, generation: Generation, now: float) -> None:
+        generation.board.memory[DRAINING] = 1
+        generation.tell("drain", seconds=max(0.0, self._deadline - now))

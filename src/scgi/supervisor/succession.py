@@ -333,6 +333,7 @@ class Succession:
         """A pool's process has ended: expected or not."""
         if generation is self.incoming and not serving:
             self.incoming = None
+            self._deaths.lost(now, self._deaths.BRIEF)
         elif generation is self.incoming:
             failure = generation.failure or Failure(
                 f"its process ended while it was loading ({describe_end(status)})", killed=os.WIFSIGNALED(status)
