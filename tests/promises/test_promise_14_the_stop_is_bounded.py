@@ -21,7 +21,7 @@ def test_what_is_stuck_is_killed_after_the_graceful_timeout(tcp_room: Room, page
             wait_until(lambda: stuck)
             began = time.monotonic()
             assert server.stop(within=10) == 0
-            assert 0.4 < time.monotonic() - began < 2.5
+            assert 0.4 < time.monotonic() - began < 10  # 60 s is what the stuck would take
     server.assert_nothing_left(within=1)
 
 

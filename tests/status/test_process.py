@@ -12,6 +12,7 @@ import pytest
 
 from scgi.status.process import cpu_seconds, oom_kills, resident_bytes
 from support import resident_bytes as memory_of
+from support import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc here")
 
@@ -38,7 +39,7 @@ def test_a_name_with_spaces_and_brackets_misleads_nobody(tmp_path: Path) -> None
     odd.symlink_to("/bin/sleep")
     with subprocess.Popen([odd, "60"]) as process:
         assert cpu_seconds(process.pid) == pytest.approx(0, abs=0.1)
-        assert 0 < (resident_bytes(process.pid) or 0) < 50 << 20
+        wait_until(lambda: 0 < (resident_bytes(process.pid) or 0) < 50 << 20)  # it may only be about to begin
         process.kill()
 
 
