@@ -154,7 +154,8 @@ class Settings:
     )
     max_requests: int = setting(
         0, section="Pool", parse=parse.whole(0), metavar="NUMBER", default_text="off",
-        help="Replace a worker after about so many requests (up to a tenth fewer, so that they do not go together).",
+        help="Replace a worker after about so many requests (up to a tenth fewer, so that they do not go together). "
+        "It serves on until its successor is ready.",
     )
     max_worker_age: float = setting(
         0.0, section="Pool", parse=parse.duration(zero=True), metavar="SECONDS", unit="seconds", default_text="off",

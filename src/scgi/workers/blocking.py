@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,7 +87,8 @@ class Worker:
         enough: int = 0,
     ) -> None:
         self.plan = plan
-        self.enough = -(-enough // plan.threads)  # requests after which a thread tells the pool; 0: it never does
+        # After so many requests a thread tells the pool, with each that it still gets.
+        self.enough = -(-enough // plan.threads) if enough else sys.maxsize
         several = plan.threads > 1
         self.slots = [Slot(board, first_slot + n, n + 1 if several else 0) for n in range(plan.threads)]
         self.board = board
@@ -239,7 +241,7 @@ class Worker:
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
-            if serial == enough:
+            if serial >= enough:
                 self._tell(ENOUGH)
         slot.board[index] = Stage.FREE
 
