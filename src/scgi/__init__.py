@@ -12,6 +12,7 @@ The map of the house; imports go downwards only, floor by floor (``tests/house``
     protocol/       the wire: bytes and text, no sockets, no clock
     errors.py       the whole tree of errors
     log.py          the one place that sets up logging
+    version.py      which one this is
 
     gateway/        HTTP in, SCGI out: what answers ``--http``
     client/         the other end of the wire
@@ -28,12 +29,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scgi.version import __version__
+
 if TYPE_CHECKING:
     from scgi.config.build import serve
 
 __all__ = ["__version__", "serve"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

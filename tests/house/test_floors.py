@@ -21,19 +21,20 @@ SERVING = {"apps", "net", "status", "log", *WIRE}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "log": set(),
+    "version": set(),
     "protocol": {"errors"},
     "net": WIRE,
     "status": {"log", *WIRE},
     "apps": {"net", "status", "log", *WIRE},
     "workers": SERVING,
-    "supervisor": {"workers", *SERVING},
+    "supervisor": {"workers", "version", *SERVING},
     "client": {"net", *WIRE},
     "gateway": {"client", "net", "log", *WIRE},
     "bench": {"client", "net", *WIRE},
     "config": {"supervisor", "workers", "gateway", *SERVING},
     "cli": {"config", "supervisor", "workers", "gateway", "client", "bench", *SERVING},
     "__main__": {"cli"},
-    "__init__": {"config"},
+    "__init__": {"config", "version"},
 }
 FRONT_DOOR = {"scgi_server", "util", "passfd", "systemd_socket", "session_server"}
 BELOW_THE_DOOR = {"config", "supervisor", "workers", *SERVING}
@@ -76,7 +77,7 @@ def broken_edges(file: Path) -> Iterator[str]:
         where = f"{file.relative_to(SRC.parent)}:{line}"
         if top == "scgi":
             target = rest.partition(".")[0]
-            if target not in {"", "__version__", floor, *allowed}:
+            if target not in {"", floor, *allowed}:
                 yield f"{where}: {floor} → {target} ({name})"
         elif top not in sys.stdlib_module_names:
             if floor not in THIRD_PARTY.get(top, set()):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scgi import __version__
 from scgi import log as scgi_log
 from scgi.errors import ExitCode, ScgiError
 from scgi.net.listen import Listener
@@ -32,6 +31,7 @@ from scgi.supervisor.generation import Generation, GenerationPlan
 from scgi.supervisor.orphans import adopt_all
 from scgi.supervisor.pool import Phase
 from scgi.supervisor.succession import Succession
+from scgi.version import __version__
 
 log = logging.getLogger("scgi.master")
 

@@ -1,0 +1,3 @@
+"""The version, where every floor can read it. Imports nothing."""
+
+__version__ = "0.1.0"
