@@ -22,7 +22,7 @@ from typing import Any, Final
 
 _SQLITE: Final = b"SQLite format 3\0"
 _TASKS: Final = "/proc/self/task"
-_LINGER: Final = 0.02
+_LINGER: Final = 0.02  # seconds
 # Datagrams to these are whole messages that nobody answers: sharing them is no harm.
 _LOGGERS: Final = ("/dev/log", "/run/systemd/journal/", "/var/run/syslog", "/run/log")
 _PORTS: Final = {

@@ -19,7 +19,7 @@ from typing import Any, Final
 from scgi.errors import ScgiError
 
 _CONNECT: Final = 5.0  # seconds
-_PAUSE: Final = 0.02
+_PAUSE: Final = 0.02  # seconds between tries while its queue is full
 _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
