@@ -302,7 +302,7 @@ class Pool:
         self.roster.mourn(loss, asked and loss.status in (signal.SIGTERM, signal.SIGKILL), now)
         self._growth.soon(now)
         draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
-        if draining and not asked and not self.roster.serving() and self.doors.queue():
+        if draining and not asked and not self.roster.serving() and self.doors.left():
             self._spawn(now)  # for those that are still in the queue
         if asked:
             self._recycle(now)
