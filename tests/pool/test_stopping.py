@@ -134,6 +134,7 @@ def test_several_listeners_are_all_drained(serve: StartPool, short_tmp: Path) ->
 
 
 def activated(launch: Launch, *sockets: socket.socket, options: tuple[str, ...] = ()) -> Process:
+    """A server that is lent these sockets."""
     descriptors = [sock.fileno() for sock in sockets]
     program = [sys.executable, "-c", ACTIVATE, ",".join(map(str, descriptors))]
     return launch(*program[1:], "-m", "scgi", "serve", f"{PAGES}:app", *options, pass_fds=descriptors)
@@ -174,6 +175,24 @@ def test_under_load_a_lent_socket_passes_from_one_server_to_the_next_and_no_requ
                 wait_until(lambda: " started (" in servers[-1].log())
                 assert servers[-2].stop(within=8) == 0
         assert crowd.lost == [] and crowd.refused == 0
+
+
+def test_nobody_is_started_at_the_end_for_those_who_wait_at_a_lent_door(launch: Launch, address: str) -> None:
+    with ExitStack() as stack:
+        lent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+        lent_address = f"127.0.0.1:{lent.getsockname()[1]}"
+        server = activated(launch, lent, options=("--listen", "systemd", "--listen", address, "--max-workers", "1"))
+        wait_until(lambda: is_listening(address))
+        busy = stack.enter_context(begun(address, "/sleep/0.5"))
+        wait_until(lambda: server.workers())
+        queued = [stack.enter_context(begun(lent_address, "/pid")) for _ in range(5)]
+        server.signal(signal.SIGTERM)
+        assert rest_of(busy).status == 200
+        assert server.wait() == 0
+        assert server.log().count(" started (") == 1
+        heir = activated(launch, lent)
+        assert [rest_of(peer).status for peer in queued] == [200] * 5
+        assert heir.stop() == 0
 
 
 @pytest.mark.parametrize("page", ["stubborn", "blocked"])

@@ -94,7 +94,8 @@ class Pool:
         self.exit_code = ExitCode.OK
         self._budget = RestartBudget()
         self._poller = select.poll()
-        self._growth = Growth(_at_least(plan.policy, plan.at_first), self.roster, self.doors, self._poller)
+        first = min(max(plan.policy.minimum, plan.at_first), plan.policy.maximum)
+        self._growth = Growth(replace(plan.policy, minimum=first), self.roster, self.doors, self._poller)
         self._next_tick = 0.0
         self._to_replace: list[Child] = []
         self._ready = 0  # workers that have become ready, ever
@@ -236,9 +237,11 @@ class Pool:
         self._growth.look_again(now)
 
     def _recycle(self, now: float) -> None:
-        """Find the next worker that has done enough; one at a time."""
+        """Find the next worker that has done enough; one at a time, while the last one leaves as fast as it should."""
         ration = self.plan.ration
-        if not (ration and self._growth.on) or self._to_replace or any(child.replaces for child in self.roster):
+        if not (ration and self._growth.on) or self._to_replace:
+            return
+        if any(child.replaces or (child.retiring and now - child.asked < _TICK) for child in self.roster):
             return
         for child in self.roster.serving():
             memory = resident_bytes(child.pid) if ration.max_memory else None
@@ -394,7 +397,3 @@ class Pool:
 def slots_for(maximum: int, threads: int) -> int:
     """Slots for so many workers of so many threads, and as many again that finish while they are replaced."""
     return 2 * maximum * threads
-
-
-def _at_least(policy: PoolPolicy, number: int) -> PoolPolicy:
-    return replace(policy, minimum=min(max(policy.minimum, number), policy.maximum))
