@@ -218,7 +218,7 @@ def chaos(
             pass_time_until(time.monotonic() + chance.choice((0.0, 0.001, 0.01, 0.1, 0.5)) * chance.random() * 2)
             number += 1
             dice = chance.random()
-            pools, workers = server.children(), workers_of(server)
+            pools, workers = server.pools(), workers_of(server)
             if dice < 0.4:
                 if chance.random() < 0.3:
                     write_application(app, "broken", first="raise RuntimeError\n")
@@ -242,7 +242,7 @@ def chaos(
         server.signal(signal.SIGHUP)
         began = time.monotonic()
         wait_until(
-            lambda: len(server.children()) == 1 and len(workers_of(server)) == full, 30, "one generation, and whole"
+            lambda: len(server.pools()) == 1 and len(workers_of(server)) == full, 30, "one generation, and whole"
         )
         found.healed.append(time.monotonic() - began)
         load.wait_for_more(500)

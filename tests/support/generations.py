@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.processes import Process, children_of
+from support.processes import Process, children_of, title_of
 
 
 def pools_of(server: Process) -> list[int]:
     """The pools that have workers, the oldest first."""
-    return [child for child in server.children() if children_of(child)]
+    return [pool for pool in server.pools() if workers_below(pool)]
 
 
 def workers_of(server: Process) -> list[int]:
-    """The workers: children of the pools."""
-    return sorted(worker for pool in server.children() for worker in children_of(pool))
+    """The workers: children of the pools that live."""
+    return sorted(worker for pool in server.pools() for worker in workers_below(pool))
+
+
+def workers_below(pool: int) -> list[int]:
+    """A pool's children, without its lobby."""
+    return [child for child in children_of(pool) if not title_of(child).startswith("scgi: lobby")]
 
 
 def is_stopped(pid: int) -> bool:
