@@ -16,7 +16,7 @@ from scgi.status.scoreboard import (
     HEAD_ROOM,
     MAX_SLOTS,
     RECORD,
-    REFUSALS,
+    TAIL,
     STAGES,
     Report,
     Scoreboard,
@@ -36,7 +36,7 @@ def test_stage_bytes_lie_side_by_side_and_records_apart() -> None:
     assert len(with_many.stages()) == 300
     assert max(ARMED, DRAINING, COMPLAINED + 7) < STAGES
     assert record_offset(0) >= STAGES + MAX_SLOTS
-    assert record_offset(1) - record_offset(0) == RECORD.size + HEAD_ROOM + REFUSALS.size
+    assert record_offset(1) - record_offset(0) == RECORD.size + HEAD_ROOM + TAIL.size
     assert record_offset(300) == len(with_many.memory)
     with_many.mark(299, Stage.IDLE)
     assert with_many.memory.find(bytes([Stage.IDLE]), STAGES, STAGES + 300) == STAGES + 299
@@ -82,7 +82,7 @@ def test_what_a_worker_writes_another_process_reads() -> None:
 
 def write(board: Scoreboard, slot: int, serial: int, started: float, head: bytes, size: int | None = None) -> None:
     offset = record_offset(slot)
-    RECORD.pack_into(board.memory, offset, serial, started, len(head) if size is None else size)
+    RECORD.pack_into(board.memory, offset, serial, started, len(head) if size is None else size, -1)
     board.memory[offset + RECORD.size : offset + RECORD.size + len(head[:HEAD_ROOM])] = head[:HEAD_ROOM]
 
 

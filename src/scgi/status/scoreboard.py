@@ -2,15 +2,19 @@
 
 ::
 
-    byte 0      armed: the pool wants to hear when nobody is idle
+    byte 0      0; or the pool wants to hear when nobody is idle (1, armed); or too many wait (2, crowded)
     byte 1      draining: take what is queued, then leave
+    byte 2      the lobby has whole requests for whoever is free
     byte 8      when a worker last said that it cannot accept (a double, monotonic seconds)
     byte 16     when one last said that it has refused a peer (the same)
     byte 24     the pool's last turn (a double, monotonic seconds; 0 before the first)
     byte 32     requests that workers who are gone have answered; and at 40 how many of them died (the pool writes)
     64 ...      one stage byte per slot, side by side, so that "is anybody idle?" is one search
-    16384 ...   one record per slot: serial, start of the request, length of its head, the head's first bytes;
-                in its last 8 bytes how many peers the slot's workers have refused
+    16384 ...   one mark per slot: somebody else takes an interest in its request
+    32768 ...   one record per slot: serial, start of the request, length of its head, its connection's descriptor,
+                the head's first bytes; in its last bytes what pool and worker tell each other about this request
+                (see `TAIL`)
+    at the end  the lobby's figures (see `LobbyFigures`)
 
 A record keeps the request's raw head, so that whoever finds a dead worker can say what it was doing, at the price of
 one copy per request and no formatting. All of it can be written by applications too: readers trust nothing.
@@ -23,6 +27,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import socket
 import struct
 import time
 from dataclasses import dataclass
@@ -46,7 +51,9 @@ class Stage(IntEnum):
 
 
 ARMED: Final = 0
+CROWDED: Final = 2  # at ARMED: nobody has been idle for a while, and connections wait
 DRAINING: Final = 1
+DELIVERIES: Final = 2
 COMPLAINED: Final = 8
 REFUSED: Final = 16
 STAGES: Final = 64
@@ -55,12 +62,18 @@ HEARTBEAT: Final = 24
 PAST: Final = 32
 COUNTS: Final = struct.Struct("=QQ")
 COMPLAINT: Final = struct.Struct("=d")
-RECORD: Final = struct.Struct("=QdQ")  # serial, monotonic seconds, bytes of the head that follow
-_RECORDS_START: Final = 16384
+RECORD: Final = struct.Struct("=QdIi")  # serial, monotonic seconds, bytes of the head that follow, descriptor
+MARKS: Final = 16384 - 64  # from a slot's stage to its mark
+_RECORDS_START: Final = 32768
 _RECORD_SIZE: Final = 4096
-REFUSALS: Final = struct.Struct("=Q")
-HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size - REFUSALS.size
-MAX_SLOTS: Final = _RECORDS_START - STAGES
+# The serial that has had its time (the pool writes), the one that was interrupted for it, when the application's
+# clock began anew (monotonic seconds), the serial that something was sent of, and how many peers were refused.
+TAIL: Final = struct.Struct("=QQdQQ")
+_CONDEMNED, _LANDED, _SINCE, _SENT, _REFUSED = range(0, TAIL.size, 8)
+_NUMBER: Final = struct.Struct("=Q")
+HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size - TAIL.size
+MAX_SLOTS: Final = _RECORDS_START - 16384
+_LOBBY: Final = struct.Struct("=IIQQ")
 
 # A request's own id is taken over from the web server if it could not harm a log line.
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}\Z")
@@ -75,6 +88,9 @@ class Report:
     started: float
     request: str
     request_id: str
+    fd: int = -1
+    begun: bool = False  # some of its answer may be out
+    condemned: bool = False  # it has had its time
 
     def describe(self, pid: int, thread: int = 0) -> str:
         """For the log: what this slot's worker, which has ended, was doing."""
@@ -86,6 +102,28 @@ class Report:
     def age(self) -> float:
         """Seconds since the request began, never negative."""
         return max(0.0, time.monotonic() - self.started)
+
+
+class Sight(NamedTuple):
+    """What can be seen of a slot at a moment, without the request's text. `since` is when the application's clock
+    began, or began anew when the peer had taken something; `fd` the connection in the worker."""
+
+    stage: int
+    serial: int
+    started: float
+    since: float
+    fd: int
+    begun: bool
+    landed: bool
+
+
+class LobbyFigures(NamedTuple):
+    """Connections in the lobby now, by what they wait for; and ever: answered 408, left by themselves."""
+
+    reading: int = 0
+    answering: int = 0
+    too_late: int = 0
+    gone: int = 0
 
 
 class Totals(NamedTuple):
@@ -109,7 +147,7 @@ class Scoreboard:
                 f"twice the workers times their threads: expected at most {MAX_SLOTS}, got {slots}; set fewer"
             )
         self.slots = slots
-        self.memory: mmap.mmap | bytearray = mmap.mmap(-1, _RECORDS_START + slots * _RECORD_SIZE)
+        self.memory: mmap.mmap | bytearray = mmap.mmap(-1, record_offset(slots) + _LOBBY.size)
 
     def stages(self) -> bytes:
         """All stage bytes at this moment."""
@@ -120,9 +158,11 @@ class Scoreboard:
 
     def clear(self, slot: int) -> None:
         """Make a slot as new for its next worker."""
-        offset = record_offset(slot)
+        offset, tail = record_offset(slot), tail_offset(slot)
         self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
+        self.memory[tail : tail + _REFUSED] = bytes(_REFUSED)
         self.memory[STAGES + slot] = Stage.FREE
+        self.lose_interest(slot)
 
     def beat(self, now: float) -> None:
         """The pool is alive (monotonic seconds)."""
@@ -157,15 +197,15 @@ class Scoreboard:
 
     def refuse_peer(self, slot: int, now: float) -> bool:
         """Count a peer that the worker at this slot has turned away; whether nobody has said so in the last second."""
-        place = record_offset(slot + 1) - REFUSALS.size
-        count = REFUSALS.unpack_from(self.memory, place)[0]
-        REFUSALS.pack_into(self.memory, place, (count + 1) % 2**64)
+        place = tail_offset(slot) + _REFUSED
+        count = _NUMBER.unpack_from(self.memory, place)[0]
+        _NUMBER.pack_into(self.memory, place, (count + 1) % 2**64)
         return self._first_within_a_second(REFUSED, now)
 
     def refused_peers(self) -> int:
         """How many peers were turned away, since the board was made."""
-        places = (record_offset(slot + 1) - REFUSALS.size for slot in range(self.slots))
-        return sum(REFUSALS.unpack_from(self.memory, place)[0] for place in places)
+        places = (tail_offset(slot) + _REFUSED for slot in range(self.slots))
+        return sum(_NUMBER.unpack_from(self.memory, place)[0] for place in places)
 
     def _first_within_a_second(self, place: int, now: float) -> bool:
         before = COMPLAINT.unpack_from(self.memory, place)[0]
@@ -176,16 +216,53 @@ class Scoreboard:
 
     def glance(self, slot: int) -> Report:
         """A report without the request's text, for those who only count."""
-        serial, started, _ = RECORD.unpack_from(self.memory, record_offset(slot))
+        serial, started, _, _ = RECORD.unpack_from(self.memory, record_offset(slot))
         return Report(self.memory[STAGES + slot], serial, started, "", "")
+
+    def sight(self, slot: int) -> Sight:
+        """A slot at this moment, or nearly: its worker goes on meanwhile."""
+        stage = self.memory[STAGES + slot]
+        serial, started, _, fd = RECORD.unpack_from(self.memory, record_offset(slot))
+        _, landed, since, sent, _ = TAIL.unpack_from(self.memory, tail_offset(slot))
+        begun = sent == serial or stage == Stage.WRITING
+        return Sight(stage, serial, started, max(started, since), fd, begun, landed == serial)
 
     def report(self, slot: int) -> Report:
         """The whole report."""
         offset = record_offset(slot)
-        serial, started, size = RECORD.unpack_from(self.memory, offset)
+        serial, started, size, fd = RECORD.unpack_from(self.memory, offset)
         start = offset + RECORD.size
         head = self.memory[start : start + min(size, HEAD_ROOM)]
-        return Report(self.memory[STAGES + slot], serial, started, *describe(bytes(head)))
+        stage = self.memory[STAGES + slot]
+        condemned, _, _, sent, _ = TAIL.unpack_from(self.memory, tail_offset(slot))
+        begun = sent == serial or stage == Stage.WRITING
+        return Report(stage, serial, started, *describe(bytes(head)), fd, begun, condemned == serial)
+
+    def take_interest(self, slot: int) -> None:
+        """From now on the slot's request ends the long way, with an eye on what others have done about it."""
+        self.memory[STAGES + MARKS + slot] = 1
+
+    def lose_interest(self, slot: int) -> None:
+        self.memory[STAGES + MARKS + slot] = 0
+
+    def condemn(self, slot: int, serial: int) -> None:
+        """This request has had its time: it is to be interrupted."""
+        _NUMBER.pack_into(self.memory, tail_offset(slot) + _CONDEMNED, serial)
+
+    def condemned(self, slot: int) -> int:
+        """The serial of the slot's request that has had its time; 0 for none."""
+        found: int = _NUMBER.unpack_from(self.memory, tail_offset(slot) + _CONDEMNED)[0]
+        return found
+
+    def note_landed(self, slot: int, serial: int) -> None:
+        """This request was interrupted."""
+        _NUMBER.pack_into(self.memory, tail_offset(slot) + _LANDED, serial)
+
+    def note_lobby(self, figures: LobbyFigures) -> None:
+        _LOBBY.pack_into(self.memory, record_offset(self.slots), *figures)
+
+    def lobby(self) -> LobbyFigures:
+        return LobbyFigures(*_LOBBY.unpack_from(self.memory, record_offset(self.slots)))
 
     def detach(self) -> None:
         """From now on this process has a board of its own, which nobody reads."""
@@ -199,6 +276,11 @@ class Scoreboard:
 def record_offset(slot: int) -> int:
     """Where the record of a slot begins."""
     return _RECORDS_START + slot * _RECORD_SIZE
+
+
+def tail_offset(slot: int) -> int:
+    """Where the tail of a slot's record begins."""
+    return record_offset(slot + 1) - TAIL.size
 
 
 def describe(head: bytes) -> tuple[str, str]:
@@ -232,14 +314,19 @@ class Slot:
 
     `fd` is the connection, -1 between requests; `variables` are the current request's; `status` and `sent` are what
     was answered, for the access log; `number` is the thread's for the ids of its requests. `forked`: this process is
-    not the slot's worker, but one that the application has forked.
+    not the slot's worker, but one that the application has forked. `lobby` is where slow connections are handed to.
     """
 
-    __slots__ = ("board", "fd", "forked", "index", "number", "pid", "sent", "serial", "status", "thread", "variables")
+    __slots__ = (
+        "board", "fd", "forked", "index", "lobby", "number", "pid", "sent", "serial", "status", "tail", "thread",
+        "variables",
+    )  # fmt: skip
 
-    def __init__(self, board: Scoreboard, slot: int, number: int = 0) -> None:
+    def __init__(self, board: Scoreboard, slot: int, number: int = 0, lobby: socket.socket | None = None) -> None:
         self.board = board.memory
         self.index = STAGES + slot
+        self.tail = tail_offset(slot)
+        self.lobby = lobby
         self.fd = -1
         self.forked = False
         self.number = number
@@ -249,6 +336,14 @@ class Slot:
         self.sent = 0
         self.thread = 0
         self.variables: dict[str, str] = {}
+
+    def note_sent(self) -> None:
+        """The first bytes of an answer go out: no other answer is possible."""
+        _NUMBER.pack_into(self.board, self.tail + _SENT, self.serial)
+
+    def note_step(self) -> None:
+        """The peer has taken something: the application's clock begins anew."""
+        COMPLAINT.pack_into(self.board, self.tail + _SINCE, time.monotonic())
 
     def request_id(self) -> str:
         """The web server's id for the request if it is plain, else our own."""
