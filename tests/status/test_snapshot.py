@@ -30,7 +30,7 @@ from support import build_request
 def write(board: Scoreboard, slot: int, stage: int, serial: int = 0, ago: float = 0.0, **request: Any) -> None:
     head = build_request(**request)
     offset = record_offset(slot)
-    RECORD.pack_into(board.memory, offset, serial, time.monotonic() - ago, len(head))
+    RECORD.pack_into(board.memory, offset, serial, time.monotonic() - ago, len(head), -1)
     board.memory[offset + RECORD.size : offset + RECORD.size + len(head)] = head
     board.memory[64 + slot] = stage
 
