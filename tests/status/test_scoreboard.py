@@ -37,7 +37,7 @@ def test_stage_bytes_lie_side_by_side_and_records_apart() -> None:
     assert max(ARMED, DRAINING, COMPLAINED + 7) < STAGES
     assert record_offset(0) >= STAGES + MAX_SLOTS
     assert record_offset(1) - record_offset(0) == RECORD.size + HEAD_ROOM + TAIL.size
-    assert record_offset(300) == len(with_many.memory)
+    assert record_offset(300) < len(with_many.memory)
     with_many.mark(299, Stage.IDLE)
     assert with_many.memory.find(bytes([Stage.IDLE]), STAGES, STAGES + 300) == STAGES + 299
 

@@ -224,8 +224,8 @@ class Scoreboard:
         stage = self.memory[STAGES + slot]
         serial, started, _, fd = RECORD.unpack_from(self.memory, record_offset(slot))
         _, landed, since, sent, _ = TAIL.unpack_from(self.memory, tail_offset(slot))
-        begun = sent == serial or stage == Stage.WRITING
-        return Sight(stage, serial, started, max(started, since), fd, begun, landed == serial)
+        begun = 0 < serial == sent or stage == Stage.WRITING
+        return Sight(stage, serial, started, max(started, since), fd, begun, 0 < serial == landed)
 
     def report(self, slot: int) -> Report:
         """The whole report."""
@@ -235,8 +235,8 @@ class Scoreboard:
         head = self.memory[start : start + min(size, HEAD_ROOM)]
         stage = self.memory[STAGES + slot]
         condemned, _, _, sent, _ = TAIL.unpack_from(self.memory, tail_offset(slot))
-        begun = sent == serial or stage == Stage.WRITING
-        return Report(stage, serial, started, *describe(bytes(head)), fd, begun, condemned == serial)
+        begun = 0 < serial == sent or stage == Stage.WRITING
+        return Report(stage, serial, started, *describe(bytes(head)), fd if serial else -1, begun, 0 < serial == condemned)
 
     def take_interest(self, slot: int) -> None:
         """From now on the slot's request ends the long way, with an eye on what others have done about it."""
