@@ -17,6 +17,9 @@
     ├── ListenError                 an address cannot be bound: exit status 3
     └── MissingExtra                an optional dependency is not installed: exit status 78
 
+    RequestTimeout                  raised inside an application whose request has had its time: 504. A BaseException,
+                                    which `except Exception` lets pass
+
 This file imports nothing of ours.
 """
 
@@ -139,3 +142,11 @@ class MissingExtra(ScgiError):
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} needs an optional part: pip install 'scgi-server[{extra}]'")
         self.extra = extra
+
+
+class RequestTimeout(BaseException):
+    """The request has had its time inside the application (the setting `timeout`). Raised in the middle of the
+    application's code, wherever that is; `finally` and `with` run as for any other exception."""
+
+    def __init__(self, message: str = "this request has had the time that is allowed") -> None:
+        super().__init__(message)

@@ -19,6 +19,7 @@ from scgi.errors import AppLoadError, ConfigError, ExitCode, ListenError, Missin
 COMMANDS: Final = {
     "serve": "Serve an application to a web server.",
     "status": "Show what a running server does.",
+    "stacks": "Show where the workers of a running server are.",
     "reload": "Have a running server load the application anew.",
     "stop": "Stop a running server.",
     "gateway": "Answer HTTP by asking an SCGI server.",

@@ -24,8 +24,8 @@ from scgi.net.allow import AllowList
 from scgi.net.stream import Patience
 from scgi.protocol.request import Limits
 from scgi.status.scoreboard import Slot
+from scgi.supervisor.plan import PoolPlan
 from scgi.supervisor.policy import PoolPolicy
-from scgi.supervisor.pool import PoolPlan
 from scgi.supervisor.recycle import Ration
 from scgi.workers.blocking import Adapter, WorkerPlan
 
@@ -51,6 +51,8 @@ def pool_plan(application: Application, settings: Settings, access: Access | Non
         policy=PoolPolicy(settings.min_workers, settings.max_workers, settings.idle_timeout),
         graceful_timeout=settings.graceful_timeout,
         ration=Ration(settings.max_requests, settings.max_worker_age, settings.max_memory),
+        timeout=settings.timeout,
+        slow_log=settings.slow_log,
     )
 
 

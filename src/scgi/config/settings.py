@@ -188,6 +188,12 @@ class Settings:
         "is ended too.",
     )
 
+    timeout: float = setting(
+        55.0, section="Limits", parse=parse.duration(zero=True), metavar="SECONDS", unit="seconds",
+        help="How long a request may run inside the application: the call, and each step of what it returns; waiting "
+        "for the peer does not count. Then it is interrupted and 504 is answered. 0 is no limit.",
+    )
+
     user: str = setting(
         "", section="Isolation", parse=parse.word("the name or number of a user"), metavar="USER",
         default_text="who starts the server",
@@ -240,6 +246,10 @@ class Settings:
     log_file: str = setting(
         "", section="Logs", parse=parse.path_or_stderr, metavar="FILE", default_text="standard error",
         help="Append the log to this file. SIGUSR1 opens it anew, for log rotation.",
+    )
+    slow_log: float = setting(
+        0.0, section="Logs", parse=parse.duration(zero=True), metavar="SECONDS", unit="seconds", default_text="off",
+        help="Log where a request is, all stacks of its worker, once it has run so long inside the application.",
     )
     access_log: str = setting(
         "", section="Logs", parse=parse.path_or_stdout, metavar="FILE", default_text="off",

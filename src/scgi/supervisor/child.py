@@ -32,7 +32,7 @@ PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + o
 _forking = False  # a process of ours
 _disowned: list[int] = []  # what the application's own forks from this process are not to keep
 _HANDLED: Final = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGURG,
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGURG,
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class Child:
     asked: float = 0.0  # to retire
     replaces: Child | None = None
     chance: float = field(default_factory=random.random)  # its lot: workers of one age do not go together
-    nudged: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # slot: serial, stage, looks
+    nudged: dict[int, tuple[object, float, int]] = field(default_factory=dict)  # slot: what it did, since when, nudges
 
     def send(self, signum: int) -> None:
         """Signal it; a child that is gone but not yet reaped takes no harm."""
@@ -137,7 +137,7 @@ def _become_child(close: Iterable[int]) -> None:
     """All that the child lets go of."""
     _disowned.clear()  # these numbers mean something else soon
     signal.set_wakeup_fd(-1)
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGURG):
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGURG):
         signal.signal(signum, _ignore)  # not SIG_IGN: programs that the application starts would inherit that
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

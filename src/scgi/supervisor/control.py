@@ -31,7 +31,7 @@ from scgi.net.rendezvous import TELLS_PEERS
 
 log = logging.getLogger("scgi.control")
 
-ORDERS: Final = ("status", "reload", "stop")
+ORDERS: Final = ("status", "stacks", "reload", "stop")
 MOST_CLIENTS: Final = 64  # who have not said what they want, or are reading the answer
 MOST_WAITING: Final = 256  # for their order to be carried out
 LONGEST_ORDER: Final = 64 << 10

@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -25,12 +25,14 @@ from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.status.snapshot import WorkerFacts
 from scgi.supervisor.bell import Bell
-from scgi.supervisor.child import PACKAGE, Child, disown, end_with_parent, fork, written
+from scgi.supervisor.child import Child, disown, end_with_parent, fork, written
 from scgi.supervisor.isolation import Isolation, isolate
 from scgi.supervisor.link import Link, LinkLost
 from scgi.supervisor.orphans import Orphans
-from scgi.supervisor.pool import Pool, PoolPlan
+from scgi.supervisor.plan import PoolPlan
+from scgi.supervisor.pool import Pool
 from scgi.supervisor.probe import ask
+from scgi.supervisor.stacks import trimmed
 from scgi.supervisor.title import set_title
 from scgi.workers import forked
 
@@ -81,6 +83,7 @@ class Generation:
         self.serves = False  # by its own account
         self.ready = 0  # workers that have become ready so far
         self.let_go = 0  # workers of it that were told to go for the next generation's sake
+        self.stacks: list[tuple[int, Any]] = []  # what it has said to inquiries, by their numbers; None: that was all
         self.lost_at = 0.0  # when the link was (monotonic seconds)
         self.leave_by = float("inf")  # when it is killed if it has not left
         self.stopped_at = 0.0  # when it was first seen stopped while it was loading
@@ -140,6 +143,8 @@ class Generation:
             if "failed" in message:
                 status = ExitCode(int(message.get("status", ExitCode.BOOT_FAILED)))
                 self.failure = Failure(str(message["failed"]), str(message.get("traceback", "")), status)
+            elif "stacks" in message:
+                self.stacks.append((int(message["stacks"]), message["row"]))
             elif "workers" in message:
                 self.serves = bool(message["serves"])
                 self.ready = max(self.ready, int(message["ready"]))
@@ -162,7 +167,7 @@ class Generation:
     def last_words(self) -> str:
         """The stack that was written before it was given up, or when it crashed; our own frames are left out."""
         with contextlib.suppress(OSError):
-            return "".join(_application_frames(os.read(self._words, _LAST_WORDS).decode(errors="replace")))
+            return trimmed(os.read(self._words, _LAST_WORDS).decode(errors="replace"))
         return ""
 
     def descriptors(self) -> tuple[int, int]:
@@ -178,7 +183,7 @@ class Generation:
             self.child.send(signum)
 
     def tell(self, order: str, **more: Any) -> None:
-        """retire (count), leave, drain (seconds), stop."""
+        """retire (count), leave, drain (seconds), stop, stacks (number)."""
         self.link.say(do=order, **more)
 
     def close(self) -> None:
@@ -186,15 +191,6 @@ class Generation:
         self.link.close()
         os.close(self._words)
         self._gone, self.child = self.child, None
-
-
-def _application_frames(stack: str) -> Iterator[str]:
-    """The lines of a stack, in each thread's (the innermost call first) those before the first frame of ours."""
-    ours = False
-    for line in stack.splitlines(keepends=True):
-        ours = (ours and line.startswith("  File ")) or line.startswith(f'  File "{PACKAGE}')
-        if not ours:
-            yield line
 
 
 def _begin(generation: Generation, listeners: list[Listener], link: Link, words: int) -> ExitCode:

@@ -28,8 +28,9 @@ from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control, Order
 from scgi.supervisor.doors import Doors
 from scgi.supervisor.generation import Generation, GenerationPlan
+from scgi.supervisor.inquiries import Inquiries
 from scgi.supervisor.orphans import adopt_all
-from scgi.supervisor.pool import Phase
+from scgi.supervisor.plan import Phase
 from scgi.supervisor.succession import Succession
 from scgi.version import __version__
 
@@ -72,6 +73,7 @@ class Master:
         self._born = time.monotonic()
         self._stops: list[Order] = []  # who asked for the end
         self._poller = select.poll()
+        self._inquiries = Inquiries()
         self.succession = Succession(plan.generation, plan.graceful_timeout, listeners, self._poller, notifier)
 
     def run(self) -> ExitCode:
@@ -114,6 +116,7 @@ class Master:
             for order in self.control.hear(now):
                 self._obey(order, now)
         self.succession.hear()
+        self._inquiries.tend(self.succession.live(), now)
         self._reap(now)
         if self.phase is Phase.SERVING:
             self.succession.tend(now, lambda: self._foreign_to(None), self.bell.lifeline_out)
@@ -155,11 +158,17 @@ class Master:
                     generation.send(signal.SIGUSR1)
                 for companion in self._companions():
                     companion.signal(signal.SIGUSR1)
+            elif byte == signal.SIGUSR2:
+                for generation in self.succession.live():
+                    if generation.serves:  # before, its signals are the application's
+                        generation.send(signal.SIGUSR2)
 
     def _obey(self, order: Order, now: float) -> None:
         """What came over the control socket."""
         if order.name == "status":
             order.finish({"status": self._status(now)})
+        elif order.name == "stacks":
+            self._inquiries.ask(order, self.succession.live(), now)
         elif self.phase is not Phase.SERVING and order.name == "reload":
             order.finish({"done": False, "reason": "the server is stopping", "traceback": ""})
         elif order.name == "reload":
@@ -171,7 +180,7 @@ class Master:
             if self.phase is Phase.SERVING:
                 self._drain(now)
         else:
-            order.finish({"error": f"expected status, reload or stop, got {order.name!r}"})
+            order.finish({"error": f"expected status, stacks, reload or stop, got {order.name!r}"})
 
     def _status(self, now: float) -> dict[str, Any]:
         rows = []
