@@ -33,8 +33,9 @@ from scgi.errors import ConfigError, ScgiError
 from scgi.net.address import Address
 from scgi.net.listen import Listener, adopt, inherited_listeners, open_listener
 from scgi.supervisor.bell import Bell
+from scgi.supervisor.plan import PoolPlan
 from scgi.supervisor.policy import PoolPolicy
-from scgi.supervisor.pool import Pool, PoolPlan
+from scgi.supervisor.pool import Pool
 from scgi.util import log, ns_read_size, ns_reads, parse_env, read_env
 from scgi.workers.blocking import Adapter, WorkerPlan
 from scgi.workers.standard import fill_standard_descriptors

@@ -18,7 +18,7 @@ from scgi.errors import ConfigError
 from scgi.net.address import parse_address
 from scgi.net.allow import AllowList, needs_allow
 from scgi.status.scoreboard import DRAINING, Scoreboard, Stage
-from scgi.workers.blocking import Worker, WorkerPlan
+from scgi.workers.blocking import Surroundings, Worker, WorkerPlan
 from support import build_request, wait_until
 
 
@@ -92,7 +92,7 @@ class Scene:
                 plan = WorkerPlan(lambda lifeline: answer, allow=AllowList(["127.0.0.1"]))
                 owned = [True] * len(listeners)
                 bell, lifeline = os.pipe()[1], os.pipe()[0]
-                Worker(plan, listeners, owned, self.board, 0, bell, lifeline).run()
+                Worker(plan, Surroundings(listeners, owned, self.board, 0, bell, lifeline)).run()
             finally:
                 os._exit(0)
         self.pid = pid
@@ -181,7 +181,7 @@ def test_who_waits_in_the_queue_at_the_end_is_judged_too(scene: Scene) -> None:
         if not (pid := os.fork()):
             try:
                 plan = WorkerPlan(lambda lifeline: answer, allow=AllowList(["127.0.0.1"]))
-                Worker(plan, [scene.tcp], [True], scene.board, 0, os.pipe()[1], os.pipe()[0]).run()
+                Worker(plan, Surroundings([scene.tcp], [True], scene.board, 0, os.pipe()[1], os.pipe()[0])).run()
             finally:
                 os._exit(0)
         scene.pid = pid

@@ -13,7 +13,7 @@ import pytest
 
 from scgi.apps.answer import Outcome
 from scgi.status.scoreboard import ARMED, DRAINING, Scoreboard, Stage
-from scgi.workers.blocking import NUDGE, Worker, WorkerPlan
+from scgi.workers.blocking import NUDGE, Surroundings, Worker, WorkerPlan
 from support import build_request, is_alive, wait_until
 
 
@@ -41,7 +41,8 @@ class Scene:
             try:
                 plan = WorkerPlan(lambda lifeline: answer, threads=threads)
                 owned = [True] * len(self.listeners)
-                status = Worker(plan, self.listeners, owned, self.board, first_slot, self._bell_in, self.bell).run()
+                around = Surroundings(self.listeners, owned, self.board, first_slot, self._bell_in, self.bell)
+                status = Worker(plan, around).run()
             finally:
                 os._exit(status)
         self.pids.append(pid)

@@ -37,7 +37,7 @@ from scgi.supervisor.control import Control
 from scgi.supervisor.generation import GenerationPlan
 from scgi.supervisor.isolation import Isolation, give_logs, isolate, owner_numbers, refuse_root, resolve
 from scgi.supervisor.master import Master, MasterPlan
-from scgi.supervisor.pool import PoolPlan, slots_for
+from scgi.supervisor.plan import PoolPlan, slots_for
 from scgi.supervisor.title import set_title
 from scgi.workers.standard import fill_standard_descriptors
 

@@ -236,7 +236,9 @@ class Scoreboard:
         stage = self.memory[STAGES + slot]
         condemned, _, _, sent, _ = TAIL.unpack_from(self.memory, tail_offset(slot))
         begun = 0 < serial == sent or stage == Stage.WRITING
-        return Report(stage, serial, started, *describe(bytes(head)), fd if serial else -1, begun, 0 < serial == condemned)
+        return Report(
+            stage, serial, started, *describe(bytes(head)), fd if serial else -1, begun, 0 < serial == condemned
+        )
 
     def take_interest(self, slot: int) -> None:
         """From now on the slot's request ends the long way, with an eye on what others have done about it."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scgi.status.process import oom_kills
-from scgi.status.scoreboard import Scoreboard, Stage
+from scgi.status.scoreboard import Report, Scoreboard, Stage
 from scgi.supervisor.child import Child, describe_end
 from scgi.workers.blocking import NUDGE
 
@@ -30,6 +30,7 @@ class Loss:
     status: int
     served: int
     doing: str
+    reports: list[Report] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"worker {self.child.pid} {describe_end(self.status)} {self.doing}"
@@ -119,7 +120,7 @@ class Crew:
                 # It may have begun to serve since somebody looked.
                 child.ready = child.ready or all(report.stage != Stage.STARTING for report in reports)
                 doing = "; ".join(busy) or ("between requests" if child.ready else "before its first request")
-                losses.append(Loss(child, status, self.served(child), doing))
+                losses.append(Loss(child, status, self.served(child), doing, reports))
                 for slot in self.slots(child):
                     self.board.clear(slot)
         return losses
@@ -156,19 +157,26 @@ class Crew:
         """How many requests a worker has finished."""
         return sum(map(self.board.finished, self.slots(child)))
 
-    def nudge_waiting(self) -> None:
-        """Whoever has been reading or writing since the last call waits for its peer: take it to the slow path."""
+    def nudge_waiting(self, now: float, patience: float) -> bool:
+        """Whoever has been reading or writing for `patience` seconds waits for its peer: take it to the slow path.
+        Whether anybody is reading or writing at all."""
+        stages = self.board.stages()
+        found = False
         for child in self.children.values():
             for slot in self.slots(child):
-                report = self.board.glance(slot)
-                if report.stage not in (Stage.READING, Stage.WRITING):
+                if stages[slot] not in (Stage.READING, Stage.WRITING):
                     child.nudged.pop(slot, None)
                     continue
-                before = child.nudged.get(slot, (-1, -1, 0))
-                looks = before[2] + 1 if before[:2] == (report.serial, report.stage) else 0
-                child.nudged[slot] = (report.serial, report.stage, looks)
-                if 1 <= looks <= _NUDGES:
+                found = True
+                what = self.board.glance(slot).serial, stages[slot]
+                before, since, nudges = child.nudged.get(slot, (None, now, 0))
+                if before != what:
+                    since, nudges = now, 0
+                if now - since >= patience and nudges < _NUDGES:
+                    nudges += 1
                     child.send(NUDGE)
+                child.nudged[slot] = (what, since, nudges)
+        return found
 
     def longest_idle_first(self) -> list[Child]:
         """Those that serve and have nothing to do."""

@@ -1,7 +1,10 @@
 """When to look at the queues and the scoreboard, and how many workers more that makes.
 
 Workers ring the bell when nobody is idle; everything else is looked at when it is due. What is decided is `policy`'s;
-here are the clock and the eyes. Imports `net`, `status` and its neighbours.
+here are the clock and the eyes. While nobody is idle, those who only wait for their peers are told to hand them over,
+and where people wait for long, workers are told to see whether they still do.
+
+Imports `net`, `status` and its neighbours.
 """
 
 from __future__ import annotations
@@ -9,12 +12,16 @@ from __future__ import annotations
 import select
 import time
 from dataclasses import replace
+from typing import Final
 
-from scgi.status.scoreboard import ARMED
+from scgi.status.scoreboard import ARMED, CROWDED
 from scgi.supervisor.child import Child
 from scgi.supervisor.doors import Doors
-from scgi.supervisor.policy import PATIENCE, SOON, Census, IdleRecord, Pace, PoolPolicy, decide
+from scgi.supervisor.policy import LATER, PATIENCE, SOON, Census, IdleRecord, Pace, PoolPolicy, decide
 from scgi.supervisor.roster import Roster
+
+_QUICK: Final = 0.006  # seconds that a peer may take while nobody is idle
+_LONG: Final = 0.5  # seconds in a queue after which a client may have given up
 
 
 class Growth:
@@ -32,6 +39,8 @@ class Growth:
         self._pace = Pace()
         self._finished = 0  # requests, at the last look
         self._looked_at = 0.0
+        self._full_since = 0.0  # nobody idle, no room for more, and somebody waiting
+        self._finished_then = 0
 
     def soon(self, now: float) -> None:
         """Something has changed: look in a moment."""
@@ -63,10 +72,12 @@ class Growth:
         """Count; returns how many workers to fork."""
         serving = self._roster.serving()
         finished = self._roster.finished()
+        idle = self._roster.idle_threads()
+        slow = not idle and self._roster.nudge_waiting(now, _QUICK)
         census = Census(
             workers=len(serving),
             starting=sum(not child.ready for child in serving),
-            idle=self._roster.idle_threads(),
+            idle=idle,
             waiting=self._doors.somebody_waits(),
             stalled=finished == self._finished,
             delay=self._delay(finished - self._finished, now - self._looked_at),
@@ -75,8 +86,13 @@ class Growth:
         self._finished, self._looked_at = finished, now
         self._pace = decision.pace
         self.look_at = None if decision.look_in is None else now + decision.look_in
+        if slow:
+            self.look_at = min(self.look_at or now + LATER, now + LATER)
         self._watch(decision.watch)
-        if decision.arm:
+        full = census.waiting and not idle and census.workers >= self.policy.maximum
+        if self._waits_long(full, finished, now):
+            self._roster.board.memory[ARMED] = CROWDED
+        elif decision.arm:
             self._roster.board.memory[ARMED] = 1
             if not self._roster.idle_threads():  # turned busy meanwhile, and saw nothing to ring
                 self.soon(now)
@@ -94,6 +110,18 @@ class Growth:
         beyond_minimum = sum(child.ready for child in self._roster.serving()) - self.policy.minimum
         spare = min(self._idle_record.surplus(self.policy.idle_timeout, now), beyond_minimum)
         return idle[: max(0, spare)]
+
+    def _waits_long(self, full: bool, finished: int, now: float) -> bool:
+        """Whether those in the queues wait so long, at the pace since nobody was idle, that some may have left."""
+        if not full or not self._full_since:
+            self._full_since = now if full else 0.0
+            self._finished_then = finished
+            return False
+        seconds = now - self._full_since
+        if seconds < _LONG:
+            return False
+        done = max(0, finished - self._finished_then)  # workers that die take their count along
+        return not done or (self._doors.queue() or 0) * seconds / done > _LONG
 
     def _delay(self, finished: int, seconds: float) -> float:
         """How long the last in the queue will wait at this pace; asked for only where the policy needs it."""

@@ -67,7 +67,7 @@ def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
     if census.idle:
         return Decision(pace=Pace(rested=True), arm=pace.rested, look_in=None if pace.rested else LATER)
     if room <= 0:
-        return Decision()
+        return Decision(look_in=4 * LATER)
     if not census.waiting:
         watch = census.stalled or not census.workers
         return Decision(pace=Pace(), watch=watch, look_in=None if watch else LATER)

@@ -1,8 +1,10 @@
-"""One generation of workers: forked on demand, healed, shrunk, replaced, drained.
+"""One generation of workers: forked on demand, healed, shrunk, replaced, watched, drained.
 
 Workers accept for themselves. One that turns busy and sees nobody idle rings the *bell* (a byte in a pipe, the same
 that signals are written to); the pool looks a moment later, and if a connection still waits and nobody is idle it
 forks. Everything else happens at a tick, once a second: shrinking, recycling, nudging workers that wait for a peer.
+Beside the workers there is the lobby, for slow peers (see `lobby`), and somebody has an eye on requests that run for
+long (see `oversight`).
 
 A pool runs alone (`SCGIServer`), told by signals; or it is a generation of a master's, told over a link: then the
 doors are the master's, and the pool serves, lets its workers go as the next generation's become ready, and ends.
@@ -17,25 +19,31 @@ import logging
 import select
 import signal
 import time
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, Final
 
 from scgi import log as scgi_log
 from scgi.errors import ExitCode
 from scgi.net.listen import Listener
-from scgi.status.process import resident_bytes
 from scgi.status.scoreboard import DRAINING, Scoreboard
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import FORK_FAILED, Child
 from scgi.supervisor.crew import Loss
 from scgi.supervisor.doors import Doors
 from scgi.supervisor.growth import Growth
+from scgi.supervisor.guard import Guard
 from scgi.supervisor.link import Link, LinkLost
-from scgi.supervisor.policy import PoolPolicy, RestartBudget
-from scgi.supervisor.recycle import Ration
+from scgi.supervisor.lobby import Lobby, Passages
+from scgi.supervisor.oversight import Oversight
+from scgi.supervisor.plan import Phase, PoolPlan, slots_for
+from scgi.supervisor.policy import RestartBudget
+from scgi.supervisor.reception import Reception
 from scgi.supervisor.roster import Roster, Wiring
-from scgi.workers.blocking import ENOUGH, NOBODY_IDLE, NUDGE, WorkerPlan
+from scgi.supervisor.turnover import Turnover
+from scgi.workers.blocking import ENOUGH, NOBODY_IDLE, NUDGE
+from scgi.workers.waiting_room import DELIVERED
 
 log = logging.getLogger("scgi.pool")
 
@@ -46,30 +54,12 @@ _KILLED: Final = 2.0  # after KILL nothing is waited for longer than this
 _WINDING: Final = 0.02  # between looks while the pool ends
 
 
-class Phase(Enum):
-    """The pool's life; it never goes back."""
-
-    SERVING = 0
-    DRAINING = 1  # what has arrived is served
-    STOPPING = 2  # at once
-
-
-@dataclass(frozen=True, slots=True)
-class PoolPlan:
-    """What a pool needs to know besides its listeners."""
-
-    worker: WorkerPlan
-    policy: PoolPolicy = field(default_factory=PoolPolicy)
-    graceful_timeout: float = 30.0
-    ration: Ration = field(default_factory=Ration)  # of a worker's life
-    at_first: int = 0  # workers to begin with, if more than the minimum
-
-
 class Pool:
     """Runs workers on `listeners` in this process until it is told to stop. The application is loaded already.
 
     Alone, it makes its own `board` and is told by signals, which ring `bell`. With a `link` it is told by the master;
-    workers that cannot start write why to `last_words`; `title` is what `ps` shows of them.
+    workers that cannot start write why to `last_words`; `title` is what `ps` shows of its processes; `passages` lead
+    to the lobby, whichever generation has it.
     """
 
     def __init__(
@@ -81,15 +71,20 @@ class Pool:
         link: Link | None = None,
         last_words: int = -1,
         title: str = "",
+        passages: Passages | None = None,
     ) -> None:
         self.plan = plan
         self.bell = bell
         self.link = link
         self._alone = link is None
-        self.doors = Doors(listeners)
-        self.roster = Roster(
-            plan.worker, listeners, board or Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
-        )
+        board = board or Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
+        worker = plan.worker
+        self.lobby = Lobby(board, bell.into, worker.patience, worker.limits, worker.require_scgi, passages, title)
+        self.doors = Doors(listeners, [self.lobby.exit])
+        self.roster = Roster(worker, listeners, board)
+        self.reception = Reception(self.lobby, self.roster)
+        self.guard = Guard(board, self.lobby.entrance)
+        self.oversight = Oversight(self.roster, self.guard, plan.timeout, plan.slow_log)
         self.phase = Phase.SERVING
         self.exit_code = ExitCode.OK
         self._budget = RestartBudget()
@@ -97,12 +92,15 @@ class Pool:
         first = min(max(plan.policy.minimum, plan.at_first), plan.policy.maximum)
         self._growth = Growth(replace(plan.policy, minimum=first), self.roster, self.doors, self._poller)
         self._next_tick = 0.0
-        self._to_replace: list[Child] = []
+        self._turnover = Turnover(self.roster, plan.ration)
         self._ready = 0  # workers that have become ready, ever
         self._changed = True  # there is something to tell the master
-        self._deadline = float("inf")
-        ours = (bell.out, bell.lifeline_in, *((link.fileno(),) if link else ()))
-        self._wiring = Wiring(bell.into, bell.lifeline_out, ours, last_words, title, plan.ration)
+        self._deadline = inf
+        self._drains = False  # what is in the lobby is ours to finish
+        self._wiring = Wiring(
+            bell.into, bell.lifeline_out, self._not_for_workers, last_words, title and f"worker, {title}",
+            plan.ration, self.lobby.entrance, self.lobby.exit, self.oversight.stacks_fd,
+        )  # fmt: skip
 
     def run(self) -> ExitCode:
         """Serve until told to stop, or a failure at the start; returns the exit status for the process."""
@@ -113,7 +111,12 @@ class Pool:
         gc.collect()
         gc.freeze()
         try:
-            while self.phase is Phase.SERVING or len(self.roster):
+            while (
+                self.phase is Phase.SERVING
+                or len(self.roster)
+                or self.lobby.alive
+                or (self._drains and self.lobby.knocked())
+            ):
                 self._turn()
                 if self.phase is Phase.STOPPING and time.monotonic() > self._deadline + _KILLED:
                     log.error("processes that do not end are left behind: %s", sorted(self.roster.children))
@@ -122,8 +125,18 @@ class Pool:
             gc.unfreeze()
             for child in self.roster:
                 child.send(signal.SIGKILL)
+            self.lobby.close()
+            self.oversight.close()
             self.roster.board.close()
         return self.exit_code
+
+    def _private(self) -> tuple[int, ...]:
+        """What no child is to keep open."""
+        bell, link = self.bell, (self.link.fileno(),) if self.link else ()
+        return (bell.out, bell.lifeline_in, *link, *self.guard.descriptors(), *self.oversight.descriptors())
+
+    def _not_for_workers(self) -> tuple[int, ...]:
+        return (*self._private(), *self.lobby.descriptors())
 
     def _turn(self) -> None:
         """Once round: wait, hear, reap, decide."""
@@ -145,6 +158,11 @@ class Pool:
             self._wind_down(now)
         if now >= self._next_tick:
             self._tick(now)
+        self.oversight.look(now)
+        if self.phase is not Phase.STOPPING or self.lobby.alive:
+            self.lobby.tend(now, (*self._private(), *self.doors.descriptors()), self.bell.lifeline_out)
+        if self.reception.somebody_waits():
+            self._deliver(now)
         if self._growth.look_at is not None and now >= self._growth.look_at and not self._budget.remaining(now):
             for _ in range(self._growth.look(now)):
                 if not self._spawn(now):
@@ -155,14 +173,18 @@ class Pool:
     def _patience(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
         now = time.monotonic()
-        due_at = [self._next_tick] if len(self.roster) or self.link else []
+        due_at = [self._next_tick] if len(self.roster) or self.link or self.lobby.alive else []
+        if len(self.roster):
+            due_at.append(self.oversight.due(now))
+        due_at.append(self.reception.due(now))
         if self.phase is not Phase.SERVING:
             due_at.append(now + _WINDING)
         elif rest := self._budget.remaining(now):
             due_at.append(now + rest)
         elif self._growth.look_at is not None:
             due_at.append(self._growth.look_at)
-        return max(0.0, (min(due_at) - now) * 1000 + 0.1) if due_at else None
+        earliest = min(due_at)
+        return None if earliest == inf else max(0.0, (earliest - now) * 1000 + 0.1)
 
     # Being told.
 
@@ -171,12 +193,17 @@ class Pool:
         for byte in self.bell.hear():
             if byte == NOBODY_IDLE:
                 self._growth.nobody_is_idle(now)
-            elif byte == ENOUGH:
-                self._recycle(now)
+            elif byte == ENOUGH and self._growth.on:
+                self._turnover.recycle(now)
+            elif byte == DELIVERED:
+                self._deliver(now)
             elif byte == signal.SIGUSR1:
                 scgi_log.reopen()
+                self.lobby.send(signal.SIGUSR1)
                 for child in self.roster:
                     child.send(signal.SIGUSR1)
+            elif byte == signal.SIGUSR2:
+                self.oversight.stacks(now)
             elif not self._alone:
                 pass  # service managers signal everybody: the master knows what it means for us
             elif byte == signal.SIGTERM and self.phase is Phase.SERVING:
@@ -184,9 +211,7 @@ class Pool:
             elif byte in (signal.SIGTERM, signal.SIGINT):
                 self._stop_at_once(now)
             elif byte == signal.SIGHUP and self.phase is Phase.SERVING:
-                replaced = {child.replaces.pid for child in self.roster if child.replaces is not None}
-                self._to_replace = [child for child in self.roster.serving() if child.pid not in replaced]
-                log.info("replacing %d workers", len(self._to_replace))
+                self._turnover.everybody()
 
     def _obey(self, link: Link, now: float) -> None:
         """What the master says; if it is gone, so are we as soon as nobody is served any more."""
@@ -208,6 +233,8 @@ class Pool:
                     self._end(now, seconds, drain=what == "drain")
                 case "stop":
                     self._stop_at_once(now)
+                case "stacks":
+                    self.oversight.stacks(now, _by_link(link, order["number"]))
 
     def _report(self, link: Link) -> None:
         """Tell the master who there is, when that has changed."""
@@ -223,7 +250,8 @@ class Pool:
         """Who waits for a peer, who was asked to end, who is not needed, who has done enough."""
         self._next_tick = now + _TICK
         self.roster.board.beat(now)
-        self.roster.nudge_waiting()
+        self.roster.nudge_waiting(now, _TICK)
+        self._deliver(now)
         self.roster.remind_retiring(now, self.plan.graceful_timeout)
         if not self._growth.on:
             return
@@ -233,23 +261,8 @@ class Pool:
         for child in self.roster.serving():
             if child.ready and now - child.born >= _SETTLED:
                 self._budget.settled(child.born)
-        self._recycle(now)
+        self._turnover.recycle(now)
         self._growth.look_again(now)
-
-    def _recycle(self, now: float) -> None:
-        """Find the next worker that has done enough; one at a time, while the last one leaves as fast as it should."""
-        ration = self.plan.ration
-        if not (ration and self._growth.on) or self._to_replace:
-            return
-        if any(child.replaces or (child.retiring and now - child.asked < _TICK) for child in self.roster):
-            return
-        for child in self.roster.serving():
-            memory = resident_bytes(child.pid) if ration.max_memory else None
-            own = ration.share(child.chance)
-            if child.ready and (why := own.due(served=self.roster.served(child), age=now - child.born, memory=memory)):
-                log.info("worker %d is replaced: %s", child.pid, why)
-                self._to_replace = [child]
-                return
 
     # Coming and going.
 
@@ -281,19 +294,21 @@ class Pool:
             self._retire(child.replaces, now)
             child.replaces = None
 
+    def _deliver(self, now: float) -> None:
+        """Something may have become whole in the lobby: a worker is to take it."""
+        if self.reception.deliver() and not len(self.roster) and not self._budget.remaining(now):
+            self._spawn(now)
+
     def _retire(self, child: Child, now: float) -> None:
         self._changed = True
         self.roster.retire(child, now)
 
     def _replace(self, now: float) -> None:
         """A fresh worker for each that is to be replaced; the old ones go one for one as the fresh ones are ready."""
-        for child in list(self._to_replace):
-            if child.pid in self.roster.children and not child.retiring:
-                if not child.ready:
-                    continue  # it is about to take another's place itself
-                if self._budget.remaining(now) or not self._spawn(now, replaces=child):
-                    return
-            self._to_replace.remove(child)
+        while (child := self._turnover.next()) is not None:
+            if self._budget.remaining(now) or not self._spawn(now, replaces=child):
+                return
+            self._turnover.has_heir(child)
 
     def _mourn(self, loss: Loss, now: float) -> None:
         """Say how a worker ended, and judge what that means for the next."""
@@ -302,17 +317,18 @@ class Pool:
         failed = loss.status != 0
         asked = child.retiring or self.phase is Phase.STOPPING
         self._changed = True
+        self.oversight.mourned(loss, now)
         self.roster.mourn(loss, asked and loss.status in (signal.SIGTERM, signal.SIGKILL), now)
         self._growth.soon(now)
         draining = self.phase is Phase.DRAINING and self.roster.board.memory[DRAINING]
         if draining and not asked and not self.roster.serving() and self.doors.left():
             self._spawn(now)  # for those that are still in the queue
-        if asked:
-            self._recycle(now)
+        if asked and self._growth.on:
+            self._turnover.recycle(now)
         if asked or not (failed or self._growth.on):
             return
         if child.replaces is not None:
-            self._to_replace.append(child.replaces)
+            self._turnover.again(child.replaces)
         if (child.ready and age >= _SETTLED) or (loss.served and not failed):
             self._budget.settled(child.born)
         elif self._growth.policy.minimum and not (self._ready or child.ready):
@@ -345,6 +361,11 @@ class Pool:
         """
         if self.phase is Phase.STOPPING:
             return
+        if drain or self._alone:
+            self._drains = True
+            self.lobby.drain(seconds)
+        elif not self._drains:
+            self.lobby.leave()  # to the next generation's, if there is one
         if self.phase is Phase.SERVING:
             log.info("stopping: what has arrived is served, for at most %g s", seconds)
         self.phase = Phase.DRAINING
@@ -368,6 +389,7 @@ class Pool:
         log.info("stopping at once")
         self.phase = Phase.STOPPING
         self._deadline = min(self._deadline, now + _HURRY)
+        self.lobby.stop()
         self._growth.end()
         self._retire_all(now)
 
@@ -377,9 +399,11 @@ class Pool:
             if self.phase is Phase.DRAINING:
                 log.warning("%d workers are still busy after the graceful timeout: killed", len(self.roster))
                 self._stop_at_once(now)
+            self.lobby.send(signal.SIGKILL)
             for child in self.roster:
                 child.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING:
+            self._deliver(now)
             if self.doors.leave_ajar(now, self._done(), len(self.roster) * self.plan.worker.threads):
                 self._retire_all(now)
             for child in self.roster:
@@ -394,6 +418,6 @@ class Pool:
             self._retire(child, now)
 
 
-def slots_for(maximum: int, threads: int) -> int:
-    """Slots for so many workers of so many threads, and as many again that finish while they are replaced."""
-    return 2 * maximum * threads
+def _by_link(link: Link, number: int) -> Callable[[dict[str, Any] | None], None]:
+    """Answers inquiry `number` with a row for each worker."""
+    return lambda row: link.say(stacks=number, row=row)

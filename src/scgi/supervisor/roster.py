@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scgi.net.listen import Listener
@@ -16,7 +18,7 @@ from scgi.supervisor.child import Child, fork, written
 from scgi.supervisor.crew import Crew
 from scgi.supervisor.recycle import Ration
 from scgi.supervisor.title import set_title
-from scgi.workers.blocking import Worker, WorkerPlan
+from scgi.workers.blocking import Surroundings, Worker, WorkerPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,13 @@ class Wiring:
 
     bell: int  # to write to: somebody is wanted
     lifeline: int  # reads end of file when the pool is gone
-    foreign: tuple[int, ...] = ()
+    foreign: Callable[[], tuple[int, ...]] = tuple  # what no child is to keep open, now
     last_words: int = -1  # where a worker that cannot start writes why
     title: str = ""  # what `ps` shows of workers
     ration: Ration = field(default_factory=Ration)  # of a worker's life
+    entrance: socket.socket | None = None  # of the lobby
+    exit: socket.socket | None = None
+    stacks: int = -1  # where a worker's stacks are written
 
 
 class Roster(Crew):
@@ -52,19 +57,28 @@ class Roster(Crew):
             self.board.mark(slot, Stage.STARTING)
 
         def work() -> int:
-            socks = [listener.sock for listener in self.listeners]
-            owned = [listener.owned for listener in self.listeners]
+            around = Surroundings(
+                [listener.sock for listener in self.listeners],
+                [listener.owned for listener in self.listeners],
+                self.board,
+                first,
+                wiring.bell,
+                wiring.lifeline,
+                wiring.entrance,
+                wiring.exit,
+                wiring.stacks,
+            )
             if wiring.title:
                 set_title(wiring.title)
             try:
                 enough = wiring.ration.share(child.chance).max_requests
-                return Worker(self.plan, socks, owned, self.board, first, wiring.bell, wiring.lifeline, enough).run()
+                return Worker(self.plan, around, enough).run()
             except Exception as error:
                 if wiring.last_words >= 0:
                     with contextlib.suppress(OSError):
                         os.write(wiring.last_words, written(error)[-select.PIPE_BUF :])
                 raise
 
-        child.pid = fork(work, wiring.foreign, wiring.lifeline)
+        child.pid = fork(work, wiring.foreign(), wiring.lifeline)
         self.children[child.pid] = child
         return child

@@ -24,19 +24,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, BinaryIO, Final
 
 from scgi import log as scgi_log
 from scgi.apps.answer import Outcome
-from scgi.errors import ProtocolError
+from scgi.errors import ProtocolError, RequestTimeout
 from scgi.net.allow import AllowList
-from scgi.net.stream import BodyReader, Patience, PeerGone, has_unread, leave, receive_head, reset, send_all
-from scgi.protocol.request import DEFAULT_LIMITS, Head, Limits, RequestReader, parse_head
-from scgi.protocol.response import error_page
+from scgi.net.stream import Patience, has_unread, reset
+from scgi.protocol.request import DEFAULT_LIMITS, Limits, parse_head
 from scgi.status.scoreboard import (
     ARMED,
+    CROWDED,
     HEAD_ROOM,
     IDLE_BYTE,
+    MARKS,
     RECORD,
     STAGES,
     Scoreboard,
@@ -45,7 +47,9 @@ from scgi.status.scoreboard import (
     record_offset,
 )  # fmt: skip
 from scgi.workers import forked
-from scgi.workers.intake import Accept, Intake
+from scgi.workers.intake import Intake
+from scgi.workers.interrupt import Interrupter
+from scgi.workers.slow import READ_SIZE, Accept, Read, SlowPeers, end_our_side, has_left, warn_of_more
 
 log = logging.getLogger("scgi.worker")
 
@@ -54,7 +58,7 @@ NUDGE: Final = signal.SIGURG  # ignored by default, and nobody's: the Go runtime
 _WAKE: Final = signal.SIGWINCH  # within a worker, thread to thread: ignored by default, and not taken for a nudge
 NOBODY_IDLE: Final = 0  # what workers write to the bell, among the numbers of signals
 ENOUGH: Final = 255  # this one has served as many requests as it is to
-READ_SIZE: Final = 65536
+HANDED_OVER: Final = 253  # somebody comes to the lobby
 LONG_ANSWER: Final = 16384  # bytes; more may still be on its way when we close, and a reset would cut it
 NO_VARIABLES: Final[dict[str, Any]] = {}
 
@@ -72,37 +76,53 @@ class WorkerPlan:
     access: Callable[[Slot, float], None] | None = None  # called after each request with its duration (seconds)
 
 
-class Worker:
-    """One process's loops: one per thread, the first in the main thread, which also handles signals."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker is born with: listeners and which of them are ours to drain, its place in the scoreboard, and the
+    ways to others: the bell, the lifeline, the lobby's entrance and exit, and where its stacks are written."""
 
-    def __init__(
-        self,
-        plan: WorkerPlan,
-        listeners: list[socket.socket],
-        owned: list[bool],
-        board: Scoreboard,
-        first_slot: int,
-        bell: int,
-        lifeline: int,
-        enough: int = 0,
-    ) -> None:
+    listeners: list[socket.socket]
+    owned: list[bool]
+    board: Scoreboard
+    first_slot: int
+    bell: int
+    lifeline: int
+    entrance: socket.socket | None = None
+    exit: socket.socket | None = None
+    stacks: int = -1
+
+
+class Worker:
+    """One process's loops: one per thread, the first in the main thread, which also handles signals.
+
+    After `enough` requests it tells the pool, with each that it still gets; 0 is never.
+    """
+
+    def __init__(self, plan: WorkerPlan, around: Surroundings, enough: int = 0) -> None:
         self.plan = plan
-        # After so many requests a thread tells the pool, with each that it still gets.
         self.enough = -(-enough // plan.threads) if enough else sys.maxsize
-        several = plan.threads > 1
-        self.slots = [Slot(board, first_slot + n, n + 1 if several else 0) for n in range(plan.threads)]
-        self.board = board
-        self.bell = bell
-        self.lifeline = lifeline
+        self.slots = [
+            Slot(around.board, around.first_slot + n, n + 1 if plan.threads > 1 else 0, around.entrance)
+            for n in range(plan.threads)
+        ]
+        self.board = around.board
+        self.bell = around.bell
+        self.lifeline = around.lifeline
+        self.stacks = around.stacks
         self.leaving = False
         self.exit_status = 0
-        self.intake = Intake(listeners, owned, board, plan.allow, first_slot)
+        self.slow = SlowPeers(
+            plan.limits, plan.require_scgi, plan.patience, around.entrance, around.exit, lambda: self._tell(HANDED_OVER)
+        )
+        self.intake = Intake(around.listeners, around.owned, around.board, plan.allow, around.first_slot, self.slow)
+        self.interrupter = Interrupter(self.slots, self.board)
 
     def run(self) -> int:
         """Serve until told to stop; returns the process's exit status."""
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(NUDGE, self._on_nudge)
         signal.signal(_WAKE, _woken)
+        self.interrupter.arm(self.stacks)
         scgi_log.set_request_lookup(self._current_request)
         adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
         os.register_at_fork(after_in_child=self._on_fork)
@@ -145,20 +165,22 @@ class Worker:
             if signal.getsignal(signum) == ours:
                 signal.signal(signum, signal.SIG_DFL)
 
-    # Signals. Both handlers may run between any two bytecodes of the main thread; they only touch descriptors.
+    # Signals. Both handlers may run between any two bytecodes of the main thread; they touch descriptors, and the
+    # second may raise in the application's code.
 
-    def _on_stop(self, signum: int, frame: object) -> None:
+    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
         self.leaving = True
         self.intake.stop()
         self._on_nudge(signum, frame)
 
-    def _on_nudge(self, signum: int, frame: object) -> None:
-        self.intake.wake_for_draining()
+    def _on_nudge(self, signum: int, frame: FrameType | None) -> None:
+        self.intake.wake()
         for slot in self.slots:
             if slot.fd >= 0 and slot.board[slot.index] in (Stage.READING, Stage.WRITING):
                 with contextlib.suppress(OSError):  # another thread has just closed it
                     os.set_blocking(slot.fd, False)
         self._wake_threads()
+        self.interrupter.on_signal(frame)
 
     def _wake_threads(self) -> None:
         """Interrupt the other threads' system calls, which then meet what was changed."""
@@ -176,15 +198,17 @@ class Worker:
         slot.thread = threading.get_ident()
         board = slot.board
         index = slot.index
+        mark = index + MARKS
         record = record_offset(index - STAGES)
         head_start = record + RECORD.size
         last_stage = STAGES + self.board.slots
         accept = self.intake.accept
+        read: Read = os.read
         limits = plan.limits
         require_scgi = plan.require_scgi
         access = plan.access
         enough = self.enough
-        read, close, pack, now, empty = os.read, os.close, RECORD.pack_into, time.monotonic, io.BytesIO
+        close, pack, now, empty = os.close, RECORD.pack_into, time.monotonic, io.BytesIO
         find = board.find
         IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
         serial = 0
@@ -197,20 +221,22 @@ class Worker:
             except OSError as error:
                 if (other := self._other_accept(accept, error)) is None:
                     break
-                accept = other
+                accept, read = other, self.slow.reader(other)
                 continue
             board[index] = READING
             slot.fd = fd
             if board[ARMED] and find(IDLE_BYTE, STAGES, last_stage) < 0:
-                self._ring()
+                self._nobody_is_idle(fd)
             try:
                 data = read(fd, READ_SIZE)
                 head = parse_head(data, limits, require_scgi)
             except (ProtocolError, OSError) as error:
-                head, data = self._unready(slot, fd, b"", error)
+                head, data = self.slow.unready(fd, b"", error)
+                read = self.slow.reader(accept)
             else:
                 if head is None:
-                    head, data = self._unready(slot, fd, data, None)
+                    head, data = self.slow.unready(fd, data, None)
+                    read = self.slow.reader(accept)
             if head is None:
                 slot.fd = -1
                 continue
@@ -220,7 +246,10 @@ class Worker:
                 body: Any = empty(data[end:]) if length else empty()
                 beyond = None if variables.get("REQUEST_METHOD") in ("GET", "HEAD") else 0
             else:
-                body, beyond = self._longer_body(fd, data, end, length)
+                body, beyond = self.slow.longer_body(fd, data, end, length)
+                if body is None:
+                    slot.fd = -1
+                    continue
 
             slot.serial = serial = serial + 1
             slot.variables = variables
@@ -229,15 +258,18 @@ class Worker:
             if size > HEAD_ROOM:
                 data = data[:HEAD_ROOM]
                 size = HEAD_ROOM
-            pack(board, record, serial, started, size)
+            pack(board, record, serial, started, size, fd)
             board[head_start : head_start + size] = data
             board[index] = RUNNING
-            outcome = adapter(slot, fd, variables, length, body)
-            slot.fd = -1
-            if outcome or beyond is not None or slot.sent > LONG_ANSWER:
-                self._unusual_end(slot, fd, body, beyond, outcome)
-            else:
-                close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
+            try:
+                outcome = adapter(slot, fd, variables, length, body)
+                slot.fd = -1
+                if outcome or beyond is not None or slot.sent > LONG_ANSWER or board[mark]:
+                    self._unusual_end(slot, fd, beyond, outcome)
+                else:
+                    close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
+            except RequestTimeout:  # in a thread that had just come back from the application
+                self._late(slot, fd)
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
@@ -252,10 +284,15 @@ class Worker:
         thread = threading.get_ident()
         return next((s.request_id() for s in self.slots if s.thread == thread and s.variables), "")
 
-    def _ring(self) -> None:
-        """Tell the pool that nobody is idle; once, until it arms the bell again."""
-        self.board.memory[ARMED] = 0
-        self._tell(NOBODY_IDLE)
+    def _nobody_is_idle(self, fd: int) -> None:
+        """Tell the pool, once until it arms the bell again; or, where many wait, see whether this one still does."""
+        if self.board.memory[ARMED] != CROWDED:
+            self.board.memory[ARMED] = 0
+            self._tell(NOBODY_IDLE)
+            return
+        if has_left(fd):
+            log.info("a client has left while it waited; its request is skipped")
+            self.intake.bury(fd)
 
     def _tell(self, what: int) -> None:
         try:
@@ -263,79 +300,37 @@ class Worker:
         except OSError:
             pass  # full: the pool is awake already; closed: it is gone, and so shall we be
 
-    def _unready(
-        self, slot: Slot, fd: int, data: bytes, error: ProtocolError | OSError | None
-    ) -> tuple[Head | None, bytes]:
-        """The head did not come whole in one read, or came wrong: read on, or answer and close."""
-        try:
-            if isinstance(error, ProtocolError):
-                raise error
-            if error is None and not data:  # an empty connection is normal: Apache makes one before a 411
-                os.close(fd)
-                return None, b""
-            if error is not None and not isinstance(error, BlockingIOError):
-                os.close(fd)
-                return None, b""
-            return self._read_on(fd, data)
-        except ProtocolError as refusal:
-            self._refuse(slot, fd, refusal)
-        except OSError as failure:
-            log.debug("connection lost while reading a request: %s", failure)
-            os.close(fd)
-        return None, b""
-
-    def _read_on(self, fd: int, data: bytes) -> tuple[Head | None, bytes]:
-        deadline = time.monotonic() + self.plan.patience.head
-        reader = RequestReader(self.plan.limits, self.plan.require_scgi)
-        received = [data]
-        head = reader.feed(data)
-        while head is None:
-            data = receive_head(fd, deadline)
-            if not data:
-                if not reader.received:
-                    os.close(fd)
-                    return None, b""
-                reader.eof()
-            received.append(data)
-            head = reader.feed(data)
-        return head, b"".join(received)
-
-    def _refuse(self, slot: Slot, fd: int, refusal: ProtocolError) -> None:
-        log.warning("refused with %d (%s): %s", refusal.status_hint, refusal.code, refusal)
-        try:
-            send_all(fd, [error_page(refusal.status_hint, str(refusal))], self.plan.patience.send)
-        except PeerGone:
-            pass
-        leave(fd, self.plan.patience)
-
-    def _longer_body(self, fd: int, data: bytes, end: int, length: int) -> tuple[Any, int]:
-        """A body that did not come whole with the head, or that more bytes follow; and how many of those are here."""
-        if (beyond := len(data) - end - length) > 0:
-            _warn_of_more(beyond, str(length))
-            return io.BytesIO(data[end : end + length]), beyond
-        return io.BufferedReader(BodyReader(fd, data[end:], length, self.plan.patience), READ_SIZE), 0
-
-    def _unusual_end(self, slot: Slot, fd: int, body: Any, beyond: int | None, outcome: Outcome) -> None:
+    def _unusual_end(self, slot: Slot, fd: int, beyond: int | None, outcome: Outcome) -> None:
         """Close a connection that a plain close might harm; end this worker if its handler wanted to."""
         if slot.forked:
             forked.end(None)
-        raw = getattr(body, "raw", None)
-        left = 0  # of the body
-        if isinstance(raw, BodyReader):
-            left = raw.unread
-            raw.detach_connection()
-        unread = left > 0 or has_unread(fd)
-        if outcome & Outcome.BROKEN:
+        watched = bool(slot.board[slot.index + MARKS])
+        if watched:
+            self.interrupter.settle(slot)
+            slot.board[slot.index + MARKS] = 0
+        if outcome & Outcome.HANDED_OVER:
+            os.close(fd)
+            self._tell(HANDED_OVER)
+        elif outcome & Outcome.BROKEN:
             reset(fd)
-        elif unread:
+        elif has_unread(fd):
             slot.board[slot.index] = Stage.WRITING
-            dropped = leave(fd, self.plan.patience)
-            if dropped > left and not beyond:  # nothing has been said yet
-                _warn_of_more(dropped - left, slot.variables.get("CONTENT_LENGTH", "0"))
+            dropped = self.slow.leave(fd)
+            if dropped and not beyond:  # nothing has been said yet
+                warn_of_more(dropped, slot.variables.get("CONTENT_LENGTH", "0"))
         else:
+            if watched:
+                end_our_side(fd)  # somebody may have a duplicate, which keeps the connection open
             os.close(fd)
         if outcome & Outcome.LEAVE:
             self._on_stop(0, None)
+
+    def _late(self, slot: Slot, fd: int) -> None:
+        """An interrupt that came when the application had returned: nothing of this request is left to save."""
+        slot.fd = -1
+        self.interrupter.settle(slot)
+        slot.board[slot.index + MARKS] = 0
+        reset(fd)
 
     def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
         """What to call after `accept` failed; None ends the loop."""
@@ -354,15 +349,6 @@ class Worker:
         if self.board.may_complain(place - STAGES, time.monotonic()):
             log.error("cannot accept a connection: %s; trying again every second", error.strerror)
         time.sleep(1.0)
-
-
-def _warn_of_more(count: int, length: str) -> None:
-    log.warning(
-        "%d bytes follow a body of CONTENT_LENGTH %s and are dropped "
-        "(nginx before 1.29.6 with scgi_request_buffering off sends a wrong CONTENT_LENGTH)",
-        count,
-        length,
-    )
 
 
 def _woken(signum: int, frame: object) -> None:

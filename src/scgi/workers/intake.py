@@ -1,9 +1,10 @@
 """Where a worker's connections come from: one listener, several, or what is left in the queues at the end.
 
 Waiting is always for one descriptor: the listener itself (the fast form, a plain blocking `accept`), or an epoll over
-several. `stop` puts a dead socket over this process's copy of it, which ends the waiting, wherever a thread is in it.
+several. `stop` puts a dead socket over this process's copy of it, which ends the waiting, wherever a thread is in it;
+`wake` does the same for a moment, so that what waits at the lobby's exit is taken first.
 
-With an allow-list, whoever is not on it is turned away here. Imports `status`, `net` and its neighbour `forked`.
+With an allow-list, whoever is not on it is turned away here. Imports `status`, `net` and its neighbours.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from scgi.net.allow import AllowList
 from scgi.net.stream import reset
-from scgi.status.scoreboard import DRAINING, Scoreboard
+from scgi.status.scoreboard import DELIVERIES, DRAINING, Scoreboard
 from scgi.workers.forked import cover
+from scgi.workers.slow import Accept, SlowPeers
 
 log = logging.getLogger("scgi.worker")
 
-Accept = Callable[[], tuple[int, Any]]
 _SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
 _QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
 
@@ -34,7 +34,8 @@ _QUIET: Final = 0.1  # seconds without a connection after which a draining TCP q
 class Intake:
     """The listeners of one worker process; `owned` says of each whether it is ours to drain.
 
-    `allow` says which TCP peers may connect; those that it refuses are counted at the worker's first `slot`.
+    `allow` says which TCP peers may connect; those that it refuses are counted at the worker's first `slot`. `slow`
+    brings what has become whole in the lobby.
     """
 
     def __init__(
@@ -42,15 +43,19 @@ class Intake:
         listeners: list[socket.socket],
         owned: list[bool],
         board: Scoreboard,
-        allow: AllowList | None = None,
-        slot: int = 0,
+        allow: AllowList | None,
+        slot: int,
+        slow: SlowPeers,
     ) -> None:
+        self._slow = slow
         self._listeners = listeners
         self._owned = owned
         self._board = board
         self._several = None if len(listeners) == 1 else _watch(listeners)
         self._wait_fd = (self._several or listeners[0]).fileno()
         self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
+        self._original = os.dup(self._wait_fd)
+        self._covered = False  # for a moment
         single: Accept = listeners[0]._accept  # type: ignore[attr-defined]
         self.accept: Accept = single if self._several is None else self._accept_any
         self._rest: Accept = self._accept_rest
@@ -60,30 +65,55 @@ class Intake:
 
     def stop(self) -> None:
         """Nobody waits any more: every `accept` of this process fails from now on. Safe in a signal handler."""
+        self._cover(self._original, self._wait_fd)
+
+    def _cover(self, *descriptors: int) -> None:
         with contextlib.suppress(OSError):  # the application has closed all descriptors it found
-            os.dup2(self._dead.fileno(), self._wait_fd, inheritable=False)
+            for descriptor in descriptors:
+                os.dup2(self._dead.fileno(), descriptor, inheritable=False)
+
+    def wake(self) -> None:
+        """Something else than the listeners is to be looked at: the lobby's exit; or the end, which one listener tells
+        by itself and several do not. Safe in a signal handler."""
+        memory = self._board.memory
+        if memory[DELIVERIES] or (self._several is not None and memory[DRAINING]):
+            self._covered = True
+            self._cover(self._wait_fd)
+
+    def _uncover(self) -> None:
+        self._covered = False
+        with contextlib.suppress(OSError):
+            os.dup2(self._original, self._wait_fd, inheritable=False)
+
+    def bury(self, connection: int) -> None:
+        """Nobody is to be answered on it: reading from it fails."""
+        os.dup2(self._dead.fileno(), connection, inheritable=False)
 
     def abandon(self, connections: list[int]) -> None:
         """This process is not the worker: it lets go of its copies of the listeners and of these connections."""
-        cover([self._wait_fd, *(listener.fileno() for listener in self._listeners), *connections], self._dead.fileno())
-
-    def wake_for_draining(self) -> None:
-        """One listener tells by itself that it is drained; those who wait for several are woken."""
-        if self._several is not None and self._board.memory[DRAINING]:
-            self.stop()
+        listeners = [listener.fileno() for listener in self._listeners]
+        cover([self._wait_fd, self._original, *listeners, *connections], self._dead.fileno())
 
     def after(self, accept: Accept, error: OSError) -> Accept | None:
-        """What to call after `accept` failed: the same again, the one for draining, or nothing more."""
-        if accept is self._rest:
+        """What to call after `accept` failed: the same again, the lobby's exit, the one for draining; None: no more."""
+        memory = self._board.memory
+        draining = memory[DRAINING]
+        covered = self._covered
+        if covered:
+            self._uncover()
+        if memory[DELIVERIES] and accept != self._slow.take:
+            return self._slow.take
+        if covered:
+            pass  # it was not about the listeners
+        elif accept == self._rest:
             return None if error.errno == errno.EINVAL else accept
-        if self._board.memory[DRAINING]:
-            return self._rest
-        if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
-            self._listeners[0].setblocking(True)
-        elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
-            log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
-            return None
-        return accept
+        elif not draining and accept != self._slow.take:
+            if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
+                self._listeners[0].setblocking(True)
+            elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
+                log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
+                return None
+        return self._rest if draining else self.accept
 
     def _accept_any(self) -> tuple[int, Any]:
         """Wait on several listeners and take from one that is ready."""

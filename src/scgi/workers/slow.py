@@ -1,0 +1,287 @@
+"""A worker's side of slow peers: requests that do not come whole in one read, and the ways to the lobby and back.
+
+While a peer is quick its request is read on here. Once the worker was nudged, connection and what has come go to the
+lobby's entrance, and the worker takes the next; what has become whole comes back by the lobby's exit, which `take`
+serves in the place of `accept`, with a reading of its own. The application starts when the body is whole.
+
+Imports `net`, `protocol`, `errors`, `log`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import select
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final
+
+from scgi.errors import LimitExceeded, ProtocolError, TruncatedBody, TruncatedRequest
+from scgi.net.handover import Errand, Parcel, hand_over, take
+from scgi.net.stream import Patience, PeerGone, leave, receive_head, send_all
+from scgi.protocol.request import Head, Limits, RequestReader
+from scgi.protocol.response import error_page
+
+log = logging.getLogger("scgi.worker")
+
+Accept = Callable[[], tuple[int, Any]]
+Read = Callable[[int, int], bytes]
+READ_SIZE: Final = 65536
+IN_MEMORY: Final = 1 << 20  # bytes of a request; what is longer goes to a file
+_WARY: Final = 50  # requests for which, after a slow peer, a worker does not wait long for the first byte
+_GLANCE: Final = 0.002  # seconds of such a wait
+_FAREWELL: Final = 0.02  # seconds in which most peers close after the answer
+_LEFT: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
+class _Calm(BlockingIOError):
+    """No slow peer for a while: back to plain reading."""
+
+
+class SpooledBody(io.RawIOBase):
+    """A request body in a file; one that was cut raises `TruncatedBody` at its end, then and at every later read."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file = file
+        self._length = length
+        self._received = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        count: int = self._file.readinto(target)  # type: ignore[attr-defined]
+        self._received += count
+        if not count and len(target) and self._received < self._length:
+            raise TruncatedBody(expected=self._length, received=self._received)
+        return count
+
+
+class SlowPeers:
+    """Of one worker process. Without an `entrance` it waits for slow peers itself, with time limits."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        require_scgi: bool,
+        patience: Patience,
+        entrance: socket.socket | None,
+        exit: socket.socket | None,
+        handed_over: Callable[[], None],
+    ) -> None:
+        self._handed_over = handed_over
+        self._limits = limits
+        self._require_scgi = require_scgi
+        self._patience = patience
+        self._entrance = entrance
+        self._exit = exit
+        self._delivered: dict[int, Parcel] = {}
+        self._wary = 0
+
+    def reader(self, accept: Accept) -> Read:
+        """How to read from what `accept` brings."""
+        if accept == self.take:
+            return self._delivered_read
+        return self._wary_read if self._wary > 0 else os.read
+
+    # From the lobby.
+
+    def take(self) -> tuple[int, Any]:
+        """As `accept`: the next request that has become whole in the lobby. Raises BlockingIOError if there is none."""
+        while self._exit is not None and (parcel := take(self._exit)) is not None:
+            if parcel.errand is Errand.WHOLE and not has_left(parcel.fd):
+                self._delivered[parcel.fd] = parcel
+                return parcel.fd, ""
+            for descriptor in (parcel.fd, parcel.file):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        raise BlockingIOError(errno.EAGAIN, "nothing in the lobby is whole")
+
+    def _delivered_read(self, fd: int, size: int) -> bytes:
+        """As `os.read`, for what `take` has brought: the whole request, or its head, and `longer_body` has the rest."""
+        parcel = self._delivered[fd]
+        if parcel.file < 0:
+            return self._delivered.pop(fd).data
+        head = os.pread(parcel.file, parcel.offset, 0)
+        if parcel.size == parcel.offset:
+            os.close(self._delivered.pop(fd).file)
+        return head
+
+    def _wary_read(self, fd: int, size: int) -> bytes:
+        """As `os.read`, for a while after a slow peer: no long wait for the first byte."""
+        self._wary -= 1
+        if self._wary <= 0:
+            raise _Calm(errno.EAGAIN, "no slow peer for a while")
+        if not _comes(fd, _GLANCE):
+            raise BlockingIOError(errno.EAGAIN, "a slow peer")
+        return os.read(fd, size)
+
+    # A head that did not come whole in one read, or came wrong.
+
+    def unready(self, fd: int, data: bytes, error: ProtocolError | OSError | None) -> tuple[Head | None, bytes]:
+        """Read on, or answer and close. None: it is not ours any more."""
+        try:
+            if isinstance(error, ProtocolError):
+                raise error
+            if (error is None and not data) or not isinstance(error, BlockingIOError | None):
+                os.close(fd)  # an empty connection is normal: Apache makes one before a 411
+                return None, b""
+            return self._read_on(fd, data, isinstance(error, BlockingIOError) and not isinstance(error, _Calm))
+        except ProtocolError as refusal:
+            self._refuse(fd, refusal)
+        except OSError as failure:
+            log.debug("connection lost while reading a request: %s", failure)
+            os.close(fd)
+        return None, b""
+
+    def _read_on(self, fd: int, data: bytes, slow: bool) -> tuple[Head | None, bytes]:
+        reader = RequestReader(self._limits, self._require_scgi)
+        received = [data]
+        head = reader.feed(data)
+        deadline = time.monotonic() + self._patience.head
+        waits_here = self._entrance is None
+        while head is None:
+            try:
+                if slow:
+                    raise BlockingIOError
+                data = receive_head(fd, deadline) if waits_here else os.read(fd, READ_SIZE)
+            except BlockingIOError:
+                slow = False
+                if self._to_the_lobby(Parcel(fd, Errand.REQUEST, b"".join(received))):
+                    return None, b""
+                waits_here = True
+                continue
+            if not data:
+                if not reader.received:
+                    os.close(fd)
+                    return None, b""
+                reader.eof()
+            received.append(data)
+            head = reader.feed(data)
+        return head, b"".join(received)
+
+    def _refuse(self, fd: int, refusal: ProtocolError) -> None:
+        log.warning("refused with %d (%s): %s", refusal.status_hint, refusal.code, refusal)
+        with contextlib.suppress(PeerGone):
+            send_all(fd, [error_page(refusal.status_hint, str(refusal))], self._patience.send)
+        self.leave(fd)
+
+    # A body that did not come whole with the head.
+
+    def longer_body(self, fd: int, data: bytes, end: int, length: int) -> tuple[Any, int]:
+        """The body, and how many bytes that are not its own came with it; None for a body: it is not ours any more."""
+        parcel = self._delivered.pop(fd, None)
+        if parcel is not None:
+            file = os.fdopen(parcel.file, "rb")
+            file.seek(end)
+            return io.BufferedReader(SpooledBody(file, length), READ_SIZE), 0
+        if (beyond := len(data) - end - length) > 0:
+            warn_of_more(beyond, length)
+            return io.BytesIO(data[end : end + length]), beyond
+        try:
+            return self._spool(fd, data, end, length), 0
+        except ProtocolError as refusal:
+            self._refuse(fd, refusal)
+        except OSError as failure:
+            self._refuse(fd, LimitExceeded(f"no room for the body: {failure.strerror}", code="spool", status_hint=507))
+        return None, 0
+
+    def _spool(self, fd: int, data: bytes, end: int, length: int) -> Any:
+        """Read the rest of a body: into memory, or a file. None: the lobby does. A cut one raises when it is read."""
+        spool: BinaryIO = io.BytesIO()
+        spool.write(data)
+        size, whole = len(data), end + length
+        waits_here = self._entrance is None
+        while size < whole:
+            if waits_here and not _comes(fd, self._patience.body):
+                raise TruncatedRequest("the body did not come in time", code="body-timeout", status_hint=408)
+            try:
+                piece = os.read(fd, min(whole - size, 4 * READ_SIZE))
+            except BlockingIOError:
+                if not waits_here and self._spool_to_the_lobby(fd, spool, size):
+                    return None
+                waits_here = True
+                continue
+            except OSError:
+                piece = b""
+            if not piece:
+                break
+            if isinstance(spool, io.BytesIO) and size + len(piece) > IN_MEMORY:
+                memory = spool
+                spool = tempfile.TemporaryFile()
+                spool.write(memory.getbuffer())
+            spool.write(piece)
+            size += len(piece)
+        if isinstance(spool, io.BytesIO) and size == whole:
+            return io.BytesIO(spool.getbuffer()[end:])
+        spool.seek(end)
+        return io.BufferedReader(SpooledBody(spool, length), READ_SIZE)
+
+    def _spool_to_the_lobby(self, fd: int, spool: BinaryIO, size: int) -> bool:
+        if isinstance(spool, io.BytesIO):
+            return self._to_the_lobby(Parcel(fd, Errand.REQUEST, spool.getvalue()))
+        spool.flush()
+        return self._to_the_lobby(Parcel(fd, Errand.REQUEST, file=spool.fileno(), size=size))
+
+    # To the lobby.
+
+    def _to_the_lobby(self, parcel: Parcel) -> bool:
+        if self._entrance is None or not hand_over(self._entrance, parcel):
+            return False
+        self._wary = _WARY
+        os.close(parcel.fd)
+        self._handed_over()
+        return True
+
+    def leave(self, fd: int) -> int:
+        """Close so that the answer survives what the peer still sends; returns how many bytes of that were seen."""
+        end_our_side(fd)
+        dropped = 0
+        with contextlib.suppress(OSError):
+            end = time.monotonic() + _FAREWELL
+            while (left := end - time.monotonic()) > 0 and _comes(fd, left):
+                if not (size := len(os.read(fd, 4 * READ_SIZE))):
+                    os.close(fd)
+                    return dropped
+                dropped += size
+        if self._entrance is not None and hand_over(self._entrance, Parcel(fd, Errand.ANSWER)):
+            os.close(fd)
+            self._handed_over()
+            return dropped
+        return dropped + leave(fd, self._patience)
+
+
+def _comes(fd: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
+
+
+def has_left(fd: int) -> bool:
+    """Whether the peer has closed, or ended its side as no web server does before it has its answer."""
+    poller = select.poll()
+    poller.register(fd, getattr(select, "POLLRDHUP", 0))
+    return any(event & _LEFT for _, event in poller.poll(0))
+
+
+def end_our_side(fd: int) -> None:
+    """The peer sees the end of the answer, whoever else still has a duplicate of the connection."""
+    sock = socket.socket(fileno=fd)
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+    sock.detach()
+
+
+def warn_of_more(count: int, length: int | str) -> None:
+    """Bytes after a body are thrown away, and somebody should know."""
+    log.warning(
+        "%d bytes follow a body of CONTENT_LENGTH %s and are dropped "
+        "(nginx before 1.29.6 with scgi_request_buffering off sends a wrong CONTENT_LENGTH)",
+        count,
+        length,
+    )
