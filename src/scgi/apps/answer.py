@@ -2,6 +2,9 @@
 
 Content-Length is enforced both ways, HEAD, 204 and 304 carry no body, and a response that broke off never looks whole.
 
+A worker whose peer is slow to take its answer is nudged: the connection does not block any more. What the peer does
+not take is then kept in a backlog, and goes to the lobby with the connection when the application is done.
+
 Imports `net`, `status`, `protocol`, `errors`.
 """
 
@@ -11,12 +14,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Final, NoReturn
 
-from scgi.errors import MisuseError, TruncatedBody
-from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file
+from scgi.apps.backlog import Backlog
+from scgi.errors import MisuseError, RequestTimeout, TruncatedBody
+from scgi.net.handover import hand_over
+from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file, send_file_now, send_now
 from scgi.protocol.response import HeadFacts, build_head, error_page
 from scgi.status.scoreboard import Slot, Stage
 
@@ -30,6 +35,8 @@ class Outcome(IntEnum):
     BROKEN = 1  # it broke off: close so that the peer can tell
     LEAVE = 2  # the answer is out, and this worker wants to end
     BROKEN_LEAVE = 3
+    HANDED_OVER = 4  # the lobby has the connection, and what is left of the answer
+    HANDED_OVER_LEAVE = 6
 
 
 # A class attribute of an enum costs ten times as much as a module's name.
@@ -44,7 +51,9 @@ class Answer:
     Nothing is sent before the first body bytes, so that a failure until then still gets a clean 500.
     """
 
-    __slots__ = ("_facts", "_head", "_left", "_patience", "_slot", "begun", "bodiless", "fd", "head_request")
+    __slots__ = (
+        "_backlog", "_facts", "_head", "_left", "_patience", "_slot", "begun", "bodiless", "fd", "head_request",
+    )  # fmt: skip
 
     def __init__(self, slot: Slot, fd: int, head_request: bool, patience: Patience) -> None:
         self.fd = fd
@@ -56,11 +65,17 @@ class Answer:
         self._facts: HeadFacts | None = None
         self._head = b""
         self._left: int | None = None  # bytes still owed to the declared Content-Length
+        self._backlog: Backlog | None = None
 
     @property
     def started(self) -> bool:
         """Whether a head is there."""
         return self._facts is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the peer has not taken all that was written."""
+        return self._backlog is not None
 
     def start(self, status: str, headers: Iterable[tuple[str, str]], length: int | None = None) -> None:
         """Set, or replace, the head. Raises `MisuseError` for what must not go out."""
@@ -123,13 +138,24 @@ class Answer:
         except OSError as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
         if sent != len(head) + size:
-            send_all(self.fd, (memoryview(head + block)[sent:],), self._patience.send)
+            return self._end_slowly(memoryview(head + block)[sent:], size)
         slot.sent = size
         slot.status = facts.status
         return _WHOLE
 
+    def _end_slowly(self, rest: Buffer, size: int) -> Outcome:
+        """`send_whole` to a peer that does not take all of it at once."""
+        assert self._facts is not None
+        self._push((rest,))
+        self._slot.sent = size
+        self._slot.status = self._facts.status
+        return self._conclude(_WHOLE)
+
     def write_file(self, file: int, offset: int, size: int) -> None:
-        """Send a piece of an open file by its descriptor, at most as much as the Content-Length allows."""
+        """Send a piece of an open file by its descriptor, at most as much as the Content-Length allows.
+
+        It stays open until the answer is over.
+        """
         if self._facts is None:
             raise MisuseError("a file to send before start_response was called", code="no-head")
         if self._left is not None:
@@ -139,8 +165,9 @@ class Answer:
             return
         slot = self._slot
         slot.board[slot.index] = _WRITING
-        sent = send_file(self.fd, file, offset, size, self._patience.send)
+        sent = self._push_file(file, offset, size)
         slot.board[slot.index] = _RUNNING
+        slot.note_step()
         slot.sent += sent
         if self._left is not None:
             self._left -= sent
@@ -152,12 +179,70 @@ class Answer:
 
     def _send(self, buffers: tuple[Buffer, ...], size: int) -> None:
         slot = self._slot
-        self.begun = True
+        if not self.begun:
+            slot.note_sent()
+            self.begun = True
         self._head = b""
         slot.board[slot.index] = _WRITING
-        send_all(self.fd, buffers, self._patience.send)
+        self._push(buffers)
         slot.board[slot.index] = _RUNNING
+        slot.note_step()
         slot.sent += size
+
+    def _push(self, buffers: tuple[Buffer, ...]) -> None:
+        """Send; what the peer does not take now is kept, if the lobby can have it later."""
+        waiting: Sequence[Buffer] = buffers
+        if self._flushed():
+            if not (waiting := send_now(self.fd, buffers)):
+                return
+            if self._slot.lobby is not None:
+                self._backlog = Backlog(self.fd)
+        if self._backlog is None or not self._backlog.add(waiting):
+            self._wait()
+            send_all(self.fd, waiting, self._patience.send)
+
+    def _push_file(self, file: int, offset: int, size: int) -> int:
+        """The same with a file; returns how much of it will have been sent."""
+        sent = 0
+        if self._flushed():
+            try:
+                return send_file_now(self.fd, file, offset, size)
+            except BlockingIOError as full:
+                sent = full.characters_written
+            if self._slot.lobby is not None:
+                self._backlog = Backlog(self.fd)
+        if self._backlog is not None and self._backlog.add_file(file, offset + sent, size - sent):
+            return size
+        self._wait()
+        return sent + send_file(self.fd, file, offset + sent, size - sent, self._patience.send)
+
+    def _flushed(self) -> bool:
+        """Whether nothing waits any more."""
+        if self._backlog is not None and self._backlog.flush():
+            self._drop()
+        return self._backlog is None
+
+    def _wait(self) -> None:
+        """Until the peer has taken all that was kept."""
+        if self._backlog is not None:
+            self._backlog.wait(self._patience.send)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
+
+    def _conclude(self, outcome: Outcome) -> Outcome:
+        """Nothing more will be written: what the peer has not taken goes to the lobby, or is waited for."""
+        if self._backlog is None or self._flushed():
+            return outcome
+        lobby = self._slot.lobby
+        if lobby is not None and hand_over(lobby, self._backlog.parcel(outcome is not _WHOLE)):
+            self._drop()
+            return Outcome.HANDED_OVER
+        self._wait()
+        return outcome
 
     def finish(self) -> Outcome:
         """The application is done: send what is left of the head, and judge whether the answer is whole."""
@@ -169,8 +254,8 @@ class Answer:
         self._slot.status = facts.status
         if self._left and not self.bodiless:
             log.error("the response is %d bytes shorter than its Content-Length", self._left)
-            return Outcome.BROKEN
-        return _WHOLE
+            return self._conclude(Outcome.BROKEN)
+        return self._conclude(_WHOLE)
 
     def fail(self, error: BaseException) -> Outcome:
         """Answer an exception: its status if nothing is out yet; the traceback goes to the log, never to the peer."""
@@ -178,10 +263,11 @@ class Answer:
         if slot.forked:  # the answer is the worker's affair, and what to do with this process too
             raise error
         if isinstance(error, PeerGone):
+            self._drop()
             log.info("the peer is gone: %s", error)
             slot.status = 499
             return Outcome.BROKEN
-        status = 500
+        status = 504 if isinstance(error, RequestTimeout) else 500
         if isinstance(error, TruncatedBody):  # the peer's fault
             status = error.status_hint
             log.warning("%s", error)
@@ -193,8 +279,16 @@ class Answer:
         if self._facts is not None:
             slot.status = self._facts.status
             if self.bodiless or self._left == 0:  # what the peer has is whole
-                return _WHOLE
-        return Outcome.BROKEN
+                return self._conclude_somehow(_WHOLE)
+        return self._conclude_somehow(Outcome.BROKEN)
+
+    def _conclude_somehow(self, outcome: Outcome) -> Outcome:
+        try:
+            return self._conclude(outcome)
+        except PeerGone as error:
+            self._drop()
+            log.info("the peer is gone: %s", error)
+            return Outcome.BROKEN
 
     def refuse(self, status: int, sentence: str) -> Outcome:
         """Answer with a small page of our own, in place of anything that was not sent yet."""
@@ -206,7 +300,7 @@ class Answer:
         except PeerGone as error:
             log.info("the peer is gone: %s", error)
             return Outcome.BROKEN
-        return _WHOLE
+        return self._conclude_somehow(_WHOLE)
 
 
 def request_line(slot: Slot) -> str:

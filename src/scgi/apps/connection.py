@@ -73,11 +73,15 @@ class Connection(socket.socket):
             options = {"encoding": "latin-1", "newline": "\n"} | {k: v for k, v in options.items() if v is not None}
         return super().makefile(mode, buffering, **options)
 
+    def shutdown(self, how: int) -> None:
+        if not self.response.waiting:  # else it is done when the peer has taken the rest
+            super().shutdown(how)
+
     def _real_close(self, *args: Any) -> None:
         """The program has closed the socket and all its files: the peer sees the end of the answer now."""
         if not self._over:
             self.response.close()
-            if self.response.begun:
+            if self.response.begun and not self.response.waiting:
                 with contextlib.suppress(OSError):
                     self.shutdown(socket.SHUT_WR)
         self.give_back()

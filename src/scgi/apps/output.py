@@ -72,6 +72,11 @@ class Output(io.BufferedIOBase):
         """Bytes of the response are on the wire."""
         return self._answer.begun
 
+    @property
+    def waiting(self) -> bool:
+        """The peer has not taken all of it: nobody may end this side of the connection."""
+        return self._answer.waiting
+
     def _may_send(self) -> bool:
         return self._answer.begun or sys.exc_info()[1] is None
 

@@ -48,37 +48,48 @@ def _await(fd: int, event: int, seconds: float) -> bool:
     return bool(poller.poll(max(0, int(seconds * 1000))))
 
 
-def send_all(fd: int, buffers: Sequence[Buffer], patience: float = 60.0) -> None:
-    """Write everything. Raises `PeerGone` when the peer is not there or takes nothing for `patience` seconds."""
+def send_now(fd: int, buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Write until all is out or it would have to wait; returns what is left. Raises `PeerGone` if nobody is there."""
     waiting: list[Buffer] = list(buffers)
     while waiting:
         try:
             sent = os.writev(fd, waiting)
         except BlockingIOError:
-            if not _await(fd, select.POLLOUT, patience):
-                raise PeerGone(f"the peer took nothing for {patience:g} s") from None
-            continue
+            break
         except OSError as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
         while waiting and sent >= len(waiting[0]):
             sent -= len(waiting.pop(0))
         if sent:
             waiting[0] = memoryview(waiting[0])[sent:]
+    return waiting
 
 
-def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.0) -> int:
+def send_all(fd: int, buffers: Sequence[Buffer], patience: float = 60.0) -> None:
+    """Write everything. Raises `PeerGone` when the peer is not there or takes nothing for `patience` seconds."""
+    while buffers := send_now(fd, buffers):
+        await_room(fd, patience)
+
+
+def await_room(fd: int, patience: float) -> None:
+    """Until the peer has taken something. Raises `PeerGone` when it takes nothing for `patience` seconds."""
+    if not _await(fd, select.POLLOUT, patience):
+        raise PeerGone(f"the peer took nothing for {patience:g} s")
+
+
+def send_file_now(fd: int, file: int, offset: int, count: int) -> int:
     """Send `count` bytes of an open file from `offset` without copying them through us; returns the bytes sent.
 
-    Fewer only if the file ends earlier. Raises `PeerGone` as `send_all` does, OSError if the file cannot be sent so.
+    Fewer only if the file ends earlier. Raises BlockingIOError with `characters_written` when it would have to wait,
+    `PeerGone` as `send_now` does, another OSError if the file cannot be sent so.
     """
     left = count
     while left:
         try:
             sent = os.sendfile(fd, file, offset, min(left, 1 << 20))
-        except BlockingIOError:
-            if not _await(fd, select.POLLOUT, patience):
-                raise PeerGone(f"the peer took nothing for {patience:g} s") from None
-            continue
+        except BlockingIOError as full:
+            full.characters_written = count - left
+            raise
         except (ConnectionError, TimeoutError) as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
         if not sent:
@@ -86,6 +97,17 @@ def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.
         offset += sent
         left -= sent
     return count - left
+
+
+def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.0) -> int:
+    """The same, with waiting. Raises `PeerGone` as `send_all` does."""
+    sent = 0
+    while True:
+        try:
+            return sent + send_file_now(fd, file, offset + sent, count - sent)
+        except BlockingIOError as full:
+            sent += full.characters_written
+            await_room(fd, patience)
 
 
 class BodyReader(io.RawIOBase):

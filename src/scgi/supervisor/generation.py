@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import Child, disown, end_with_parent, fork, written
 from scgi.supervisor.isolation import Isolation, isolate
 from scgi.supervisor.link import Link, LinkLost
+from scgi.supervisor.lobby import Passages
 from scgi.supervisor.orphans import Orphans
 from scgi.supervisor.plan import PoolPlan
 from scgi.supervisor.pool import Pool
@@ -57,6 +58,7 @@ class GenerationPlan:
     slots: int  # of the scoreboard
     threads: int = 1  # slots of a worker
     probe: str = ""  # the path to ask for
+    passages: Passages = field(default_factory=Passages.make)  # to the lobby, whichever generation has it
     start_timeout: float = 120.0
 
 
@@ -198,7 +200,8 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
     plan = generation.plan
     set_title(f"pool, generation {generation.number}, loading")
     master = os.getppid()
-    disown([*(listener.sock.fileno() for listener in listeners), link.fileno(), words])
+    passages = plan.passages.descriptors()
+    disown([*(listener.sock.fileno() for listener in listeners), *passages, link.fileno(), words])
     try:
         isolate(plan.isolation)
         end_with_parent(master, signal.SIGKILL)  # an import may ignore whatever else comes
@@ -218,8 +221,8 @@ def _begin(generation: Generation, listeners: list[Listener], link: Link, words:
         return status
     set_title(f"pool, generation {generation.number}")
     with Bell() as bell:
-        title = f"worker, generation {generation.number}"
-        return Pool(pool_plan, listeners, bell, generation.board, link, words, title).run()
+        title = f"generation {generation.number}"
+        return Pool(pool_plan, listeners, bell, generation.board, link, words, title, plan.passages).run()
 
 
 def _load(plan: GenerationPlan, words: int) -> PoolPlan:

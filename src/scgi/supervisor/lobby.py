@@ -40,6 +40,9 @@ class Passages(NamedTuple):
     def make(cls) -> Passages:
         return cls(pair(), pair())
 
+    def descriptors(self) -> list[int]:
+        return [end.fileno() for end in (*self.entrance, *self.exit)]
+
     def close(self) -> None:
         for end in (*self.entrance, *self.exit):
             end.close()
@@ -70,7 +73,7 @@ class Lobby:
         self._orders = -1  # to the process
         self._not_before = 0.0
         self._drain_by = float("inf")
-        self._over = False
+        self.over = False  # no process more
 
     @property
     def entrance(self) -> socket.socket:
@@ -119,7 +122,7 @@ class Lobby:
         `close` is what only the pool may keep open, the listeners too: the lobby must not hold them.
         """
         self._reap(now)
-        if self._child is None and not self._over and now >= self._not_before and self.knocked():
+        if self._child is None and not self.over and now >= self._not_before and self.knocked():
             self._start(now, close, lifeline)
 
     def _start(self, now: float, close: Iterable[int], lifeline: int) -> None:
@@ -152,7 +155,7 @@ class Lobby:
         self._orders = -1
         figures = self._board.lobby()
         self._board.note_lobby(LobbyFigures(0, 0, *figures[2:]))
-        if status == 0 or (self._over and status == signal.SIGKILL):
+        if status == 0 or (self.over and status == signal.SIGKILL):
             log.debug("the lobby (process %d) ended", pid)
             return
         self._not_before = now + _REST
@@ -170,12 +173,12 @@ class Lobby:
 
     def leave(self) -> None:
         """Give everybody back to the entrance, where another generation's lobby takes over; no process more."""
-        self._over = True
+        self.over = True
         self._order(LEAVE, 0.0)
 
     def stop(self) -> None:
         """At once."""
-        self._over = True
+        self.over = True
         self.send(signal.SIGKILL)
 
     def send(self, signum: int) -> None:

@@ -215,7 +215,8 @@ class Master:
     def _tend_companions(self, now: float) -> None:
         for one in self.plan.companions:
             if one.wanted and one.child is None and self.succession.served and not one.budget.remaining(now):
-                close = (*self._foreign_to(one), *self.succession.descriptors(), *self.doors.descriptors())
+                lobby = self.plan.generation.passages.descriptors()
+                close = (*self._foreign_to(one), *self.succession.descriptors(), *self.doors.descriptors(), *lobby)
                 one.start(close, self.bell.lifeline_out, now)
 
     def _reap(self, now: float) -> None:

@@ -51,6 +51,7 @@ _TICK: Final = 1.0
 _SETTLED: Final = 1.0  # a worker that dies younger than this died at once
 _HURRY: Final = 0.3  # at a stop "at once": between TERM and KILL
 _KILLED: Final = 2.0  # after KILL nothing is waited for longer than this
+_LAST_WORDS: Final = 1.5  # seconds before the end in which the lobby says that it has come
 _WINDING: Final = 0.02  # between looks while the pool ends
 
 
@@ -79,7 +80,9 @@ class Pool:
         self._alone = link is None
         board = board or Scoreboard(slots_for(plan.policy.maximum, plan.worker.threads))
         worker = plan.worker
-        self.lobby = Lobby(board, bell.into, worker.patience, worker.limits, worker.require_scgi, passages, title)
+        self.lobby = Lobby(
+            board, bell.into, worker.patience, worker.limits, worker.require_scgi, passages, title and f"lobby, {title}"
+        )
         self.doors = Doors(listeners, [self.lobby.exit])
         self.roster = Roster(worker, listeners, board)
         self.reception = Reception(self.lobby, self.roster)
@@ -296,7 +299,8 @@ class Pool:
 
     def _deliver(self, now: float) -> None:
         """Something may have become whole in the lobby: a worker is to take it."""
-        if self.reception.deliver() and not len(self.roster) and not self._budget.remaining(now):
+        ours = self._growth.on or self._drains
+        if self.reception.deliver() and ours and not len(self.roster) and not self._budget.remaining(now):
             self._spawn(now)
 
     def _retire(self, child: Child, now: float) -> None:
@@ -363,7 +367,7 @@ class Pool:
             return
         if drain or self._alone:
             self._drains = True
-            self.lobby.drain(seconds)
+            self.lobby.drain(max(0.0, seconds - _LAST_WORDS))
         elif not self._drains:
             self.lobby.leave()  # to the next generation's, if there is one
         if self.phase is Phase.SERVING:

@@ -85,9 +85,12 @@ class Interrupter:
         return 0 < serial == slot.serial and slot.fd >= 0 and self._thrown.get(slot.index) != serial
 
     def _throw(self, slot: Slot) -> None:
-        if self._is_condemned(slot) and in_application(sys._current_frames().get(slot.thread)):
-            self._note(slot)
+        if self._is_condemned(slot) and _is_in_application(slot.thread):
             _raise_in(slot.thread, RequestTimeout)
+            if _is_in_application(slot.thread):
+                self._note(slot)
+            else:  # the interpreter has switched to it in between
+                _raise_in(slot.thread, None)
 
     def _note(self, slot: Slot) -> None:
         self._thrown[slot.index] = slot.serial
@@ -103,6 +106,10 @@ def in_application(frame: FrameType | None) -> bool:
         return False
     # A context manager of ours that is interrupted while it enters would never be left.
     return frame.f_back is not ours or frame.f_code.co_filename != contextlib.contextmanager.__code__.co_filename
+
+
+def _is_in_application(thread: int) -> bool:
+    return in_application(sys._current_frames().get(thread))
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

@@ -36,7 +36,6 @@ IN_MEMORY: Final = 1 << 20  # bytes of a request; what is longer goes to a file
 _WARY: Final = 50  # requests for which, after a slow peer, a worker does not wait long for the first byte
 _GLANCE: Final = 0.002  # seconds of such a wait
 _FAREWELL: Final = 0.02  # seconds in which most peers close after the answer
-_LEFT: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class _Calm(BlockingIOError):
@@ -94,7 +93,7 @@ class SlowPeers:
     def take(self) -> tuple[int, Any]:
         """As `accept`: the next request that has become whole in the lobby. Raises BlockingIOError if there is none."""
         while self._exit is not None and (parcel := take(self._exit)) is not None:
-            if parcel.errand is Errand.WHOLE and not has_left(parcel.fd):
+            if parcel.errand is Errand.WHOLE:
                 self._delivered[parcel.fd] = parcel
                 return parcel.fd, ""
             for descriptor in (parcel.fd, parcel.file):
@@ -263,10 +262,17 @@ def _comes(fd: int, seconds: float) -> bool:
 
 
 def has_left(fd: int) -> bool:
-    """Whether the peer has closed, or ended its side as no web server does before it has its answer."""
+    """Whether the peer has closed.
+
+    TCP does not tell that from ending only one's own side, which no web server does before it has its answer: it counts
+    as closed. A unix socket tells.
+    """
+    sock = socket.socket(fileno=fd)
+    half = 0 if sock.family == socket.AF_UNIX else getattr(select, "POLLRDHUP", 0)
+    sock.detach()
     poller = select.poll()
-    poller.register(fd, getattr(select, "POLLRDHUP", 0))
-    return any(event & _LEFT for _, event in poller.poll(0))
+    poller.register(fd, half)
+    return any(event & (half | select.POLLHUP | select.POLLERR) for _, event in poller.poll(0))
 
 
 def end_our_side(fd: int) -> None:
