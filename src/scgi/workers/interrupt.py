@@ -70,7 +70,7 @@ class Interrupter:
         if self._is_condemned(slot) and in_application(frame):
             ran = time.monotonic() - self._board.sight(slot.index - STAGES).since
             self._note(slot)
-            raise RequestTimeout(f"this request has run for {ran:.1f} s, more than it may")
+            raise RequestTimeout(f"this request has run for {ran:.1f} s")
 
     def settle(self, slot: Slot) -> None:
         """By the thread of a slot whose request has ended: what was not raised in it yet is not to be raised at all."""
