@@ -49,10 +49,10 @@ FROM_NOTHING = PoolPolicy(minimum=0, maximum=5)
             id="idle twice in a row: rest until a worker rings",
         ),
         pytest.param(
-            POLICY, Census(5, waiting=True), Pace(4), Decision(), id="at the maximum there is nothing to decide"
+            POLICY, Census(5, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="at the maximum: who is slow?"
         ),
         pytest.param(
-            POLICY, Census(7, waiting=True), Pace(4), Decision(), id="nor beyond it, while workers are replaced"
+            POLICY, Census(7, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="the same beyond it"
         ),
         pytest.param(
             POLICY,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import select
 import socket
-from collections.abc import Iterable
 from typing import Final
 
 from scgi.net.closing import refuse_new
@@ -23,8 +22,7 @@ _AJAR: Final = 0.5  # seconds after which a door that cannot be shut is left, on
 class Doors:
     """All listeners of a pool. Those that are lent to us are left as they are."""
 
-    def __init__(self, listeners: list[Listener], others: Iterable[socket.socket] = ()) -> None:
-        """At `others` somebody may wait too, but they are no doors."""
+    def __init__(self, listeners: list[Listener]) -> None:
         self.listeners = listeners
         self.open = True
         self._shut: list[socket.socket] = []
@@ -32,8 +30,8 @@ class Doors:
         self._enough = 0  # requests after which all who had arrived are served
         self._leave_at = 0.0
         self._poller = select.poll()
-        for sock in (*(listener.sock for listener in listeners), *others):
-            self._poller.register(sock, select.POLLIN)
+        for listener in listeners:
+            self._poller.register(listener.sock, select.POLLIN)
 
     @property
     def all_lent(self) -> bool:

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from scgi.status.scoreboard import ARMED, CROWDED
+from scgi.status.scoreboard import ARMED, CROWDED, DELIVERIES
 from scgi.supervisor.child import Child
 from scgi.supervisor.doors import Doors
 from scgi.supervisor.policy import LATER, PATIENCE, SOON, Census, IdleRecord, Pace, PoolPolicy, decide
@@ -78,7 +78,7 @@ class Growth:
             workers=len(serving),
             starting=sum(not child.ready for child in serving),
             idle=idle,
-            waiting=self._doors.somebody_waits(),
+            waiting=self._doors.somebody_waits() or bool(self._roster.board.memory[DELIVERIES]),
             stalled=finished == self._finished,
             delay=self._delay(finished - self._finished, now - self._looked_at),
         )

@@ -83,7 +83,7 @@ class Pool:
         self.lobby = Lobby(
             board, bell.into, worker.patience, worker.limits, worker.require_scgi, passages, title and f"lobby, {title}"
         )
-        self.doors = Doors(listeners, [self.lobby.exit])
+        self.doors = Doors(listeners)
         self.roster = Roster(worker, listeners, board)
         self.reception = Reception(self.lobby, self.roster)
         self.guard = Guard(board, self.lobby.entrance)

@@ -103,11 +103,9 @@ class Intake:
             self._uncover()
         if memory[DELIVERIES] and accept != self._slow.take:
             return self._slow.take
-        if covered:
-            pass  # it was not about the listeners
-        elif accept == self._rest:
-            return None if error.errno == errno.EINVAL else accept
-        elif not draining and accept != self._slow.take:
+        if accept == self._rest and error.errno == errno.EINVAL:
+            return None
+        if not covered and not draining and accept != self._slow.take:
             if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
                 self._listeners[0].setblocking(True)
             elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
