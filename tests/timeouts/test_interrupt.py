@@ -234,9 +234,7 @@ def test_the_request_that_is_condemned_is_interrupted_once(desk: Desk, nudged: C
 
 
 @pytest.mark.parametrize("condemned", [0, 1, 3])
-def test_a_nudge_for_another_request_interrupts_nobody(
-    desk: Desk, nudged: Callable[[], None], condemned: int
-) -> None:
+def test_a_nudge_for_another_request_interrupts_nobody(desk: Desk, nudged: Callable[[], None], condemned: int) -> None:
     desk.begin(desk.slots[0], serial=2)
     desk.board.condemn(0, condemned)
     desk.answer(wsgi(lambda: nudged() or [b"whole"]))

@@ -25,7 +25,7 @@ LONGEST: Final = 100_000  # bytes of one worker's stacks
 _STEP: Final = 0.003  # seconds between looks
 _SETTLED: Final = 0.1  # the file has not grown for so long: it is whole
 _PATIENCE: Final = 0.5  # for one worker
-_END: Final = b" in <module>\n"  # of the main thread's stack, which is the last
+_ENDS: Final = (b" in <module>\n", b" in _run_module_as_main\n")  # of the main thread's stack, which is the last
 # Outside of the application's frames in every stack: the worker's loop, or what loads the application.
 _OUTSIDE: Final = (f'  File "{PACKAGE}workers/blocking.py"', f'  File "{PACKAGE}supervisor/')
 _OURS: Final = f'  File "{PACKAGE}'
@@ -94,7 +94,7 @@ class Stacks:
             return True
         if not size:
             return False
-        ends = os.pread(self.descriptor, len(_END), max(0, size - len(_END))) == _END
+        ends = os.pread(self.descriptor, 64, max(0, size - 64)).endswith(_ENDS)
         return now - taking.grown >= (_STEP if ends else _SETTLED)
 
     def _written(self) -> str:
