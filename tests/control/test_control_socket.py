@@ -124,7 +124,7 @@ def test_what_is_no_order_is_refused_with_a_sentence(server: Server, said: bytes
     client = server.client(said)
     assert server.hear() == []
     (refusal,) = answers(client)
-    assert refusal.keys() == {"refused"} and '"status", "reload", "stop"' in refusal["refused"]
+    assert refusal.keys() == {"refused"} and '"status", "stacks", "reload", "stop"' in refusal["refused"]
 
 
 def test_an_answer_longer_than_any_buffer_arrives_whole(server: Server) -> None:

@@ -258,7 +258,7 @@ class Settings:
 
     control: str = setting(
         "", section="Command", parse=parse.control, metavar="PATH", default_text="found by itself",
-        help="The control socket, for scgi status, reload and stop; none switches it off. By default it is in "
+        help="The control socket, for scgi status, stacks, reload and stop; none switches it off. By default it is in "
         "$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/scgi or /run/scgi, named after the first address.",
     )
     pid_file: str = setting(
