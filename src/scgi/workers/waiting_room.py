@@ -88,6 +88,7 @@ class WaitingRoom:
         self._most = 0
         self._too_late, self._gone = board.lobby()[2:]
         self._noted: LobbyFigures | None = None
+        self._complained = 0.0  # of being full
         self._shut = False
         self._leaving = False
         self._drain_by = drain_by
@@ -107,9 +108,9 @@ class WaitingRoom:
                     key.data()
                 elif key.data.held:  # it may have had to go for another's sake
                     self._turn(key.data)
-            self._look_at_the_clock()
             if self._leaving:
                 self._give_back()
+            self._look_at_the_clock()
             self._note()
         for guest in self._everybody():
             self._forget(guest)
@@ -199,8 +200,10 @@ class WaitingRoom:
         if oldest is None:
             self._stay_shut()
             return False
-        log.warning("the lobby is full: the request that has waited longest is answered 408")
         self._too_late += 1
+        if (now := time.monotonic()) - self._complained >= 1.0:
+            self._complained = now
+            log.warning("the lobby is full: those who have waited longest are answered 408")
         with contextlib.suppress(OSError):
             os.write(oldest.fd, error_page(408, "Too many wait."))
             os.read(oldest.fd, 1 << 18)  # what is unread would make the close a reset
@@ -360,7 +363,7 @@ class WaitingRoom:
         guest.held = 0
         with contextlib.suppress(KeyError):
             self._selector.unregister(guest.fd)
-        if not self._leaving and self._shut:
+        if self._shut and self._ways.entrance.fileno() >= 0:
             self._shut = False
             self._selector.register(self._ways.entrance, selectors.EVENT_READ, self._let_in)
 
