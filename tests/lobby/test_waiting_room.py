@@ -1,4 +1,4 @@
-"""The lobby's process by itself: requests become whole in it, answers go out of it, and it knows when to stop waiting."""
+"""The lobby's process by itself: requests become whole in it, answers go out, and it knows when to stop waiting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def contents(parcel: Parcel) -> bytes:
         return parcel.data
     data = os.pread(parcel.file, parcel.size + 1, 0)
     assert len(data) == parcel.size
-    head, _, rest = data.partition(b":")
+    head, _, _ = data.partition(b":")
     assert parcel.offset == len(head) + 1 + int(head) + 1
     return data
 
@@ -307,7 +307,7 @@ def test_an_answer_that_broke_off_ends_in_a_reset(ways: Ways, start: Start, conn
 
 def test_a_peer_that_takes_nothing_is_given_up(ways: Ways, start: Start, connect: Connect) -> None:
     lobby = start(send=0.3)
-    ours, peer = connect()
+    ours, _ = connect()
     ways.hand(ours, Errand.ANSWER, b"x" * 20_000_000)
     wait_until(lambda: "took nothing for 0.3 s" in lobby.log())
     wait_until(lambda: lobby.figures() == [0, 0, 0, 0])

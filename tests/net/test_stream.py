@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import select
 import socket
@@ -15,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from scgi.errors import BodyTimeout, TruncatedBody, TruncatedRequest
-from scgi.net.stream import BodyReader, Patience, PeerGone, leave, receive_head, reset, send_all, send_file
+from scgi.errors import TruncatedRequest
+from scgi.net.stream import (
+    Patience, PeerGone, leave, receive_head, reset, send_all, send_file, send_file_now, send_now,
+)  # fmt: skip
 from support import wait_until
 
 BIG = bytes(range(256)) * 20_000  # 5 MB
@@ -114,6 +114,20 @@ def test_a_file_is_sent_from_where_it_stands(pair: Pair, tmp_path: Path, blockin
         assert file.tell() == 0
 
 
+def test_what_would_have_to_wait_is_given_back(pair: Pair, tmp_path: Path) -> None:
+    ours, peer = pair
+    ours.setblocking(False)
+    (tmp_path / "file").write_bytes(BIG * 4)
+    left = send_now(ours.fileno(), [b"head", BIG, BIG])
+    assert left and len(left[-1]) == len(BIG)
+    sent = 4 + 2 * len(BIG) - sum(map(len, left))
+    with open(tmp_path / "file", "rb") as file, pytest.raises(BlockingIOError) as full:
+        send_file_now(ours.fileno(), file.fileno(), 0, len(BIG) * 4)
+    sent += full.value.characters_written
+    ours.close()
+    assert len(read_all(peer)) == sent
+
+
 def test_a_file_that_ends_early_tells_how_much_went_out(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     with open(tmp_path / "file", "rb") as file:
@@ -126,150 +140,6 @@ def test_a_file_for_a_peer_that_takes_nothing_is_given_up(pair: Pair, tmp_path: 
     pair[0].setblocking(False)
     with open(tmp_path / "file", "rb") as file, pytest.raises(PeerGone):
         send_file(pair[0].fileno(), file.fileno(), 0, len(BIG) * 4, patience=0.1)
-
-
-# BodyReader
-
-
-def body(pair: Pair, length: int, first: bytes = b"", patience: Patience = SOON) -> io.BufferedReader:
-    return io.BufferedReader(BodyReader(pair[0].fileno(), first, length, patience), 65536)
-
-
-@pytest.mark.parametrize("blocking", [True, False])
-def test_a_body_is_what_came_with_the_head_and_what_follows_and_nothing_beyond(pair: Pair, blocking: bool) -> None:
-    pair[0].setblocking(blocking)
-    reader = body(pair, 10, b"01234")
-    pair[1].sendall(b"56789NEXT")
-    assert reader.read() == b"0123456789"
-    assert reader.read() == b""
-    assert reader.read(5) == b""
-    assert pair[0].recv(10) == b"NEXT"
-
-
-def test_a_large_body_is_read_in_whatever_way(pair: Pair) -> None:
-    ours, peer = pair
-    reader = body((ours, peer), len(BIG), patience=Patience())
-    sending = Aside(lambda: peer.sendall(BIG))
-    digest = hashlib.sha256()
-    digest.update(reader.read(1))
-    digest.update(reader.readline())
-    digest.update(b"".join(reader.readlines(100_000)))
-    target = bytearray(1000)
-    count = reader.readinto(target)
-    digest.update(target[:count])
-    for line in reader:
-        digest.update(line)
-    sending.result()
-    assert digest.digest() == hashlib.sha256(BIG).digest()
-
-
-@pytest.mark.parametrize(
-    "read", ["read", "read1", "readline", "readlines", "read(-1)", "read(100)", "next", "readinto"]
-)
-def test_a_cut_body_raises_in_every_way_of_reading_and_keeps_raising(pair: Pair, read: str) -> None:
-    reader = body(pair, 100, b"01234")
-    pair[1].sendall(b"56789")
-    pair[1].close()
-    ways: dict[str, Callable[[], object]] = {
-        "read": reader.read,
-        "read1": lambda: [reader.read1(100) for _ in range(5)],
-        "readline": reader.readline,
-        "readlines": reader.readlines,
-        "read(-1)": lambda: reader.read(-1),
-        "read(100)": lambda: reader.read(100),
-        "next": lambda: next(reader),
-        "readinto": lambda: reader.readinto(bytearray(100)),
-    }
-    for _ in range(3):
-        with pytest.raises(TruncatedBody, match="after 10 of 100 bytes") as caught:
-            ways[read]()
-    assert isinstance(caught.value, OSError)
-    assert isinstance(caught.value, ConnectionError)
-    assert (caught.value.expected, caught.value.received) == (100, 10)
-
-
-def test_a_reset_is_a_cut_body_too() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        peer = socket.create_connection(listening.getsockname())
-        ours, _ = listening.accept()
-    with ours:
-        reset(peer.detach())
-        with pytest.raises(TruncatedBody, match="after 0 of 100"):
-            body((ours, ours), 100).read()
-
-
-def test_a_body_that_stalls_is_a_408_then_and_later(pair: Pair) -> None:
-    reader = body(pair, 100, b"01234")
-    for _ in range(2):
-        with pytest.raises(BodyTimeout, match="stalled after 5 of 100 bytes") as caught:
-            reader.read()
-    assert caught.value.status_hint == 408
-    assert caught.value.code == "body-timeout"
-    pair[1].sendall(b"x" * 95)
-    with pytest.raises(BodyTimeout):
-        reader.read()
-
-
-def test_a_body_that_dribbles_below_the_rate_is_ended_though_it_never_stalls(pair: Pair) -> None:
-    done = threading.Event()
-
-    def dribble() -> None:
-        try:
-            while not done.wait(0.02):  # 50 bytes a second, where 1000 are expected
-                pair[1].send(b"x")
-        except OSError:
-            pass
-
-    dribbling = Aside(dribble)
-    started = time.monotonic()
-    try:
-        with pytest.raises(BodyTimeout):
-            body(pair, 1000).read()
-    finally:
-        done.set()
-    assert time.monotonic() - started < 10
-    dribbling.result()
-
-
-def test_a_slow_application_is_not_taken_for_a_slow_peer(pair: Pair) -> None:
-    pair[1].sendall(b"x" * 1000)
-    reader = body(pair, 1000, patience=Patience(body=0.05, rate=1e9))
-    time.sleep(0.2)
-    assert reader.read(10) == b"x" * 10
-    time.sleep(0.2)
-    assert len(reader.read()) == 990
-
-
-def test_a_body_that_comes_steadily_may_take_longer_than_the_patience_for_a_stall(pair: Pair) -> None:
-    def send() -> None:
-        for _ in range(24):
-            pair[1].sendall(b"x" * 1000)
-            time.sleep(0.05)
-
-    sending = Aside(send)
-    started = time.monotonic()
-    assert len(body(pair, 24_000, patience=Patience(body=1.0, rate=1000)).read()) == 24_000
-    assert time.monotonic() - started > 1.0
-    sending.result()
-
-
-def test_after_the_request_nobody_reads_what_is_not_theirs(pair: Pair) -> None:
-    raw = BodyReader(pair[0].fileno(), b"01", 10, SOON)
-    reader = io.BufferedReader(raw)
-    assert raw.unread == 8
-    raw.detach_connection()
-    pair[1].sendall(b"of another request")
-    with pytest.raises(TruncatedBody, match="after 2 of 10"):
-        reader.read()
-    assert pair[0].recv(100) == b"of another request"
-
-
-def test_a_body_that_was_read_is_at_its_end_after_the_request_too(pair: Pair) -> None:
-    raw = BodyReader(pair[0].fileno(), b"01", 2, SOON)
-    reader = io.BufferedReader(raw)
-    assert reader.read() == b"01"
-    raw.detach_connection()
-    assert reader.read() == b""
 
 
 # receive_head

@@ -1,4 +1,4 @@
-"""Bytes over a connected descriptor: send all of them, read a body, leave so that the peer gets the answer.
+"""Bytes over a connected descriptor: send all of them, wait for a head, leave so that the peer gets the answer.
 
 The server's hot path uses bare descriptors (a socket object costs several system calls). Everything here is for when
 that one read and one write were not enough. Descriptors may be blocking or not: whoever finds a worker waiting makes
@@ -10,7 +10,6 @@ Imports `errors` only.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import select
 import socket
@@ -18,9 +17,8 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from scgi.errors import BodyTimeout, TruncatedBody, TruncatedRequest
+from scgi.errors import TruncatedRequest
 
 Buffer = bytes | bytearray | memoryview
 
@@ -108,72 +106,6 @@ def send_file(fd: int, file: int, offset: int, count: int, patience: float = 60.
         except BlockingIOError as full:
             sent += full.characters_written
             await_room(fd, patience)
-
-
-class BodyReader(io.RawIOBase):
-    """The rest of a request body, read from the connection as it is asked for; ends at CONTENT_LENGTH.
-
-    `first` is what came with the head. Raises `TruncatedBody` if the peer closes early and `BodyTimeout` if it stalls
-    or dribbles, then and at every later read; both are `OSError` for applications. Only waiting for the peer counts
-    as the peer's time.
-    """
-
-    def __init__(self, fd: int, first: bytes, length: int, patience: Patience) -> None:
-        self._fd = fd
-        self._first = memoryview(first)
-        self._length = length
-        self._received = len(first)
-        self._patience = patience
-        self._waited = 0.0
-        self._failure: type[TruncatedBody] | None = None
-
-    @property
-    def unread(self) -> int:
-        """Bytes of the body that are still with the peer."""
-        return self._length - self._received
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target).cast("B")
-        if self._first:
-            count = min(len(view), len(self._first))
-            view[:count] = self._first[:count]
-            self._first = self._first[count:]
-            return count
-        wanted = min(len(view), self.unread)
-        if wanted <= 0:
-            return 0
-        if self._failure is None and (count := self._receive(view[:wanted])):
-            self._received += count
-            return count
-        raise (self._failure or TruncatedBody)(expected=self._length, received=self._received)
-
-    def _receive(self, view: memoryview) -> int:
-        """Bytes put into `view`; 0 if no more will come, and `_failure` says why."""
-        patience = self._patience
-        while True:
-            left = patience.body + self._received / patience.rate - self._waited
-            started = time.monotonic()
-            ready = _await(self._fd, select.POLLIN, min(left, patience.body))
-            self._waited += time.monotonic() - started
-            if not ready:
-                self._failure = BodyTimeout
-                return 0
-            try:
-                count = os.readv(self._fd, [view])
-            except BlockingIOError:
-                continue
-            except OSError:
-                count = 0
-            if not count:
-                self._failure = TruncatedBody
-            return count
-
-    def detach_connection(self) -> None:
-        """The request is over: whoever still reads gets what was received, then no other connection's bytes."""
-        self._failure = self._failure or TruncatedBody
 
 
 def receive_head(fd: int, deadline: float) -> bytes:

@@ -185,6 +185,9 @@ class WaitingRoom:
                 self._stay_shut()
                 return
             if parcel is None:
+                if _has_hung_up(self._ways.entrance):  # an application can do that
+                    self._stay_shut()
+                    self._ways.entrance.close()
                 return
             os.set_blocking(parcel.fd, False)
             if parcel.errand is Errand.ANSWER:
@@ -303,6 +306,9 @@ class WaitingRoom:
                     log.warning("%d bytes follow a body and are dropped", guest.beyond)
                 with contextlib.suppress(OSError):
                     os.write(self._ways.bell, bytes((DELIVERED,)))
+            elif _has_hung_up(self._ways.exit):
+                self._refuse(guest, LimitExceeded("No worker can take it.", code="no-exit", status_hint=503))
+                continue
             else:
                 self._selector.register(self._ways.exit, selectors.EVENT_WRITE, self._deliver)
                 return
