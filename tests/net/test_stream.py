@@ -15,7 +15,15 @@ import pytest
 
 from scgi.errors import TruncatedRequest
 from scgi.net.stream import (
-    Patience, PeerGone, leave, receive_head, reset, send_all, send_file, send_file_now, send_now,
+    Patience,
+    PeerGone,
+    leave,
+    receive_head,
+    reset,
+    send_all,
+    send_file,
+    send_file_now,
+    send_now,
 )  # fmt: skip
 from support import wait_until
 
