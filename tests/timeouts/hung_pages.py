@@ -158,6 +158,13 @@ def hold(environ):
     deque(itertools.repeat(None), maxlen=0)
 
 
+def main_only(environ):
+    """In the main thread: C code that starts its wait anew, as database drivers do. Elsewhere: nothing."""
+    if threading.current_thread() is threading.main_thread():
+        deque(map(ctypes.CDLL(None).pause, itertools.repeat(0)), maxlen=0)
+    return [b"elsewhere\n"]
+
+
 def block(environ):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
     time.sleep(LONG)

@@ -241,9 +241,7 @@ def test_a_nudge_for_another_request_interrupts_nobody(desk: Desk, nudged: Calla
     assert desk.received().endswith(b"whole")
 
 
-def test_a_thread_is_interrupted_in_the_condemned_request_and_never_after_it(
-    desk: Desk, nudged: Callable[[], None]
-) -> None:
+def test_a_thread_is_interrupted_in_the_condemned_request_and_never_after_it(desk: Desk) -> None:
     """The worst case: requests end as they are condemned, again and again."""
     slot = desk.slots[1]
     hits: list[bool] = []  # whether the request was condemned that was interrupted
@@ -279,7 +277,7 @@ def test_a_thread_is_interrupted_in_the_condemned_request_and_never_after_it(
         thread.start()
         while thread.is_alive():
             desk.board.condemn(1, slot.serial)
-            nudged()
+            desk.interrupter.interrupt(slot)
         thread.join()
     finally:
         sys.setswitchinterval(before)

@@ -198,3 +198,31 @@ def test_requests_that_take_about_as_long_as_they_may_get_200_or_504_and_cost_no
     assert len(answers) > 80
     assert server.workers() == workers
     assert not re.search("killed|lost", server.log())
+
+
+def test_a_worker_whose_main_thread_never_comes_back_takes_no_more_and_loses_no_other_request(
+    serve: Callable[..., Process],
+) -> None:
+    """Under a steady load on its other threads."""
+    server = serve("--threads", "3", timeout=2)
+    (worker,) = server.workers()
+    over = threading.Event()
+
+    def client() -> list[int]:
+        statuses = []
+        while not over.is_set():
+            statuses.append(asked(server, "/sleep", query="0.2")[0])
+        return statuses
+
+    def hang() -> int:
+        while (status := asked(server, "/main_only")[0]) == 200:
+            pass
+        return status
+
+    with ThreadPoolExecutor(4) as pool:
+        hung = pool.submit(hang)
+        clients = [pool.submit(client) for _ in range(3)]
+        wait_until(lambda: not is_alive(worker), 20, "the worker to be killed")
+        over.set()
+        assert hung.result() == 504
+        assert {status for one in clients for status in one.result()} == {200}

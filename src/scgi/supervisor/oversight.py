@@ -175,7 +175,7 @@ class Oversight:
 
     def _tell_slow(self, case: _Case, then: float, stacks: str) -> None:
         if self._is_current(case) is not None:
-            _log(logging.WARNING, f"slow: {self._about(case)}", stacks)
+            _log(logging.WARNING, f"slow: {self._about(case)} in worker {case.child.pid}", stacks)
 
     def _is_current(self, case: _Case) -> Sight | None:
         """How the request stands, if its worker still runs it."""
@@ -190,7 +190,7 @@ class Oversight:
         ran = time.monotonic() - self._board.sight(case.slot).since
         number = case.slot - case.child.first_slot + 1 if self._roster.threads > 1 else 0
         name = report.request_id or own_id(case.child.pid, number, case.serial)
-        return f"{report.request} (request {name}) has run for {ran:.1f} s in worker {case.child.pid}"
+        return f"{report.request} (request {name}) has run for {ran:.1f} s"
 
     # A request that does not let itself be interrupted.
 
@@ -205,13 +205,9 @@ class Oversight:
         if sight is None or (sight.landed and not case.landed):  # something has happened just then
             case.doomed = False
             return
-        why = "was interrupted, and did not end" if sight.landed else "could not be interrupted"
-        _log(
-            logging.ERROR,
-            f"worker {case.child.pid} is killed: {self._about(case)}, more than the timeout of {self._timeout:g} s; "
-            f"it {why}",
-            stacks,
-        )
+        why = "RequestTimeout has not ended it" if sight.landed else "it could not be interrupted"
+        about = f"{self._about(case)}, more than the timeout of {self._timeout:g} s"
+        _log(logging.ERROR, f"worker {case.child.pid} is killed: {about}; {why}", stacks)
         if case.child.pid not in self._sentenced:
             self._sentenced[case.child.pid] = case.child, now + self._timeout
         if self._neighbours(case.child):

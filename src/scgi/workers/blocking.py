@@ -122,7 +122,7 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(NUDGE, self._on_nudge)
         signal.signal(_WAKE, _woken)
-        self.interrupter.arm(self.stacks)
+        self.interrupter.arm(self.stacks, lambda: self._on_stop(signal.SIGTERM, None))
         scgi_log.set_request_lookup(self._current_request)
         adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
         os.register_at_fork(after_in_child=self._on_fork)

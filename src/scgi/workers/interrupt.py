@@ -1,10 +1,12 @@
 """Raises `RequestTimeout` inside a request that has had its time, and in nothing else.
 
-The pool writes the request's serial into the scoreboard and sends a NUDGE, again and again until it has landed. The
-handler runs in the main thread. There it raises, if that very request runs now, in the application's code: an exception
-in the middle of ours could leave a connection half closed. In another thread it has the interpreter raise
-(`PyThreadState_SetAsyncExc`); that happens a moment later, so whoever ends such a request calls `settle`, which takes
-back what has not been raised yet. Imports `apps`, `status`, `errors`.
+The pool writes the request's serial into the scoreboard and sends a NUDGE, again and again until it has landed. Its
+handler, in the main thread, raises if that very request runs now, in the application's code: an exception in the middle
+of ours could leave a connection half closed.
+
+Where there are other threads, one of them does nothing but hear signals; it has the interpreter raise in those that
+serve (`PyThreadState_SetAsyncExc`). That happens a moment later, so whoever ends such a request calls `settle`, which
+takes back what has not been raised yet. Imports `apps`, `status`, `errors`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
@@ -52,25 +55,40 @@ class Interrupter:
         self._thrown: dict[int, int] = {}  # slot: the serial that was interrupted in it
         self._lock = threading.Lock()
 
-    def arm(self, stacks: int) -> None:
-        """From now on SIGUSR2 has all stacks written to this descriptor, even where C code holds the interpreter."""
+    def arm(self, stacks: int, leave: Callable[[], None]) -> None:
+        """From now on SIGUSR2 has all stacks written to the descriptor `stacks`, even where C code holds the
+        interpreter. With several threads, NUDGE and TERM are also heard while the main one is in C code: TERM calls
+        `leave`, in a thread."""
         if stacks >= 0:
             faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True, chain=False)
+        if len(self._slots) > 1:
+            out, into = os.pipe()
+            os.set_blocking(into, False)
+            signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # else it would speak for its children
+            threading.Thread(target=self._listen, args=(out, leave), daemon=True).start()
 
     def on_signal(self, frame: FrameType | None) -> None:
         """In the main thread, which was interrupted in `frame`. Raises `RequestTimeout` if its request has to end."""
-        for slot in self._slots[1:]:
-            # Not waited for: the thread that holds it, or the signal handler that this one has interrupted, is at it.
-            if self._is_condemned(slot) and self._lock.acquire(blocking=False):
-                try:
-                    self._throw(slot)
-                finally:
-                    self._lock.release()
         slot = self._slots[0]
         if self._is_condemned(slot) and in_application(frame):
             ran = time.monotonic() - self._board.sight(slot.index - STAGES).since
             self._note(slot)
             raise RequestTimeout(f"this request has run for {ran:.1f} s")
+
+    def _listen(self, out: int, leave: Callable[[], None]) -> None:
+        with contextlib.suppress(OSError):  # the application has closed all descriptors it found
+            while heard := os.read(out, 64):
+                if signal.SIGTERM in heard:
+                    leave()
+                for slot in self._slots[1:]:
+                    self.interrupt(slot)
+
+    def interrupt(self, slot: Slot) -> None:
+        """From another thread: end this one's request, if it has to end."""
+        if self._is_condemned(slot):
+            with self._lock:
+                self._throw(slot)
 
     def settle(self, slot: Slot) -> None:
         """By the thread of a slot whose request has ended: what was not raised in it yet is not to be raised at all."""
