@@ -157,8 +157,20 @@ def test_a_malformed_request_gets_its_status_and_hears_it_to_the_end(
     wait_until(lambda: lobby.figures()[:2] == [0, 0])
 
 
-@pytest.mark.parametrize("place", [1, 30, -1])
-def test_a_cut_request_is_a_400(ways: Ways, start: Start, connect: Connect, place: int) -> None:
+def test_a_cut_body_is_the_applications_to_hear_of(ways: Ways, start: Start, connect: Connect) -> None:
+    start()
+    request = post(100)
+    ours, peer = connect()
+    ways.hand(ours, data=request[:1])
+    peer.sendall(request[1:-1])
+    peer.close()
+    parcel = ways.whole()
+    assert parcel.data == request[:-1]
+    parcel.close()
+
+
+@pytest.mark.parametrize("place", [1, 30])
+def test_a_cut_head_is_a_400(ways: Ways, start: Start, connect: Connect, place: int) -> None:
     lobby = start()
     request = post(100)
     ours, peer = connect()

@@ -12,9 +12,9 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
-from scgi.errors import BodyTimeout, ProtocolError, TruncatedBody, TruncatedRequest
+from scgi.errors import BodyTimeout, ProtocolError, TruncatedRequest
 from scgi.net.handover import Errand, Parcel
 from scgi.net.spool import Spool
 from scgi.net.stream import Patience, PeerGone
@@ -31,7 +31,8 @@ class Reading:
     nobody is there any more, OSError if there is no room for it."""
 
     __slots__ = (
-        "_began", "_end", "_heard", "_length", "_limits", "_require_scgi", "_wanted", "beyond", "fd", "held", "spool",
+        "_began", "_cut", "_end", "_heard", "_length", "_limits", "_require_scgi", "_wanted", "beyond", "fd", "held",
+        "spool",
     )  # fmt: skip
 
     def __init__(self, parcel: Parcel, limits: Limits, require_scgi: bool) -> None:
@@ -46,6 +47,7 @@ class Reading:
         self._wanted = 0  # bytes, before which there is no use to look at the head again
         self._end = 0  # of the head, once it is here
         self._length = 0  # of the body
+        self._cut = False  # the peer has ended its side in the middle of it
 
     def look(self) -> bool:
         """Judge what is here; whether that is all."""
@@ -73,7 +75,8 @@ class Reading:
         except OSError as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
         if not data:
-            self._cut()
+            self._end_early()
+            return True
         self.spool.append(data)
         self._heard = now
         had_head = self._end > 0
@@ -82,17 +85,17 @@ class Reading:
             self._began = now
         return whole
 
-    def _cut(self) -> NoReturn:
-        """The peer has ended its side in the middle."""
+    def _end_early(self) -> None:
+        """The peer has ended its side. In the middle of the body: the application hears of it when it reads."""
         if not self.spool.size:
             raise PeerGone("it said nothing")
-        if self._end:
-            raise TruncatedBody(expected=self._length, received=self.spool.size - self._end)
-        raise TruncatedRequest(
-            f"the request ended after {self.spool.size} bytes, in the middle of its head"
-            + (f" (expected {self._wanted} bytes)" if self._wanted else ""),
-            code="head-truncated",
-        )
+        if not self._end:
+            raise TruncatedRequest(
+                f"the request ended after {self.spool.size} bytes, in the middle of its head"
+                + (f" (expected {self._wanted} bytes)" if self._wanted else ""),
+                code="head-truncated",
+            )
+        self._cut = True
 
     def deadline(self, patience: Patience) -> float:
         if not self._end:
@@ -108,7 +111,7 @@ class Reading:
 
     def whole(self) -> Parcel:
         """As a worker takes it: nothing comes after the body, and the connection blocks again."""
-        whole = self._end + self._length
+        whole = min(self._end + self._length, self.spool.size)
         self.beyond = self.spool.size - whole
         os.set_blocking(self.fd, True)
         if self.spool.file < 0:
@@ -124,6 +127,8 @@ class Reading:
 
     def has_left(self) -> bool:
         """Whether nobody waits for the answer. (A peer that has only ended its side may do so.)"""
+        if self._cut:
+            return False
         poller = select.poll()
         poller.register(self.fd, 0)
         return any(event & _LEFT for _, event in poller.poll(0))
