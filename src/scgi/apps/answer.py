@@ -213,8 +213,12 @@ class Answer:
                 self._backlog = Backlog(self.fd)
         if self._backlog is not None and self._backlog.add_file(file, offset + sent, size - sent):
             return size
-        self._wait()
-        return sent + send_file(self.fd, file, offset + sent, size - sent, self._patience.send)
+        if self._slot.lobby is None:
+            return sent + send_file(self.fd, file, offset + sent, size - sent, self._patience.send)
+        while sent < size and (block := os.pread(file, min(size - sent, 1 << 18), offset + sent)):
+            self._push((block,))
+            sent += len(block)
+        return sent
 
     def _flushed(self) -> bool:
         """Whether nothing waits any more."""
