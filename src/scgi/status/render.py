@@ -6,6 +6,7 @@ Every string in it is escaped: requests come from anybody. Imports `status.snaps
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Final
 
 from scgi.log import escape
@@ -53,6 +54,10 @@ def _head(found: Snapshot) -> Iterator[str]:
 def _generation(found: GenerationRow) -> Iterator[str]:
     workers = _count(len(found.workers), "worker")
     yield f"generation {found.number}, process {found.pid}: {found.state} for {duration(found.uptime)}, {workers}"
+    if found.guard != "on":
+        yield f"  guard: {found.guard}"
+    if any(counts := asdict(found.lobby).values()):
+        yield "  lobby: {} reading, {} answering; {} came too late, {} left".format(*counts)
     if not found.workers:
         return
     table = [_HEADINGS, *(row for worker in found.workers for row in _rows(worker))]

@@ -44,14 +44,30 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LobbyRow:
+    """Connections of slow peers now, whose requests are read or answers sent; and how many, ever, came too late (408)
+    or left by themselves."""
+
+    reading: int = 0
+    answering: int = 0
+    too_late: int = 0
+    gone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """A generation of the application. `state`: loading, serving or draining; `pid` is the one that imported it."""
+    """A generation of the application. `state`: loading, serving or draining; `pid` is the one that imported it.
+
+    `guard`: on, or off and why; then a client whose worker dies gets no answer.
+    """
 
     number: int
     pid: int
     state: str
     uptime: float
     workers: tuple[WorkerRow, ...] = ()
+    guard: str = "on"
+    lobby: LobbyRow = field(default_factory=LobbyRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +176,8 @@ def _generation(found: Mapping[str, Any]) -> GenerationRow:
     for row in found["workers"]:
         current = tuple(Current(**_known(Current, one)) for one in row["current"])
         workers.append(WorkerRow(**_known(WorkerRow, row) | {"current": current}))
-    return GenerationRow(**_known(GenerationRow, found) | {"workers": tuple(workers)})
+    lobby = LobbyRow(**_known(LobbyRow, found.get("lobby", {})))
+    return GenerationRow(**_known(GenerationRow, found) | {"workers": tuple(workers), "lobby": lobby})
 
 
 def _known(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class Generation:
         self.board = Scoreboard(plan.slots)
         self.workers: list[WorkerFacts] = []
         self.serves = False  # by its own account
+        self.guard_off = ""  # why its requests are not guarded
         self.ready = 0  # workers that have become ready so far
         self.let_go = 0  # workers of it that were told to go for the next generation's sake
         self.stacks: list[tuple[int, Any]] = []  # what it has said to inquiries, by their numbers; None: that was all
@@ -149,6 +150,7 @@ class Generation:
                 self.stacks.append((int(message["stacks"]), message["row"]))
             elif "workers" in message:
                 self.serves = bool(message["serves"])
+                self.guard_off = str(message.get("guard_off", ""))[:300]
                 self.ready = max(self.ready, int(message["ready"]))
                 rows = [
                     WorkerFacts(int(pid), float(born), int(slot), bool(retiring))

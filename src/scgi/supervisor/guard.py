@@ -1,31 +1,172 @@
-"""A stand-in until the guard is here (helper C: write over it)."""
+"""A clean answer from a worker that dies: of each request that runs for long, a duplicate of its connection is kept.
+
+Linux lets a parent take one out of its child (pidfd_getfd(2), Linux 5.6). The mark in the scoreboard is set first, so
+that the worker ends its side before it closes: the peer does not wait for the duplicate. Whatever has ended, or begun
+to be answered, meanwhile is let go at once, so nobody is ever answered twice, or in another's place.
+
+Imports `status`, `protocol` and its neighbours.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
+import logging
+import os
 import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
-from scgi.status.scoreboard import Report, Scoreboard, Sight
+from scgi.protocol.response import error_page
+from scgi.status.scoreboard import Report, Scoreboard, Sight, Stage, own_id
 from scgi.supervisor.child import Child
+
+log = logging.getLogger("scgi.pool")
+
+_SYS_PIDFD_GETFD: Final = 438  # the same on every architecture but alpha
+
+
+@dataclass(frozen=True, slots=True)
+class _Duplicate:
+    pid: int
+    serial: int
+    sock: socket.socket
 
 
 class Guard:
-    on = False
-    why_off = "not here yet"
+    """Of one pool's requests, whose workers have `threads` slots each. `off` says why it cannot guard; "" if it can."""
 
-    def __init__(self, board: Scoreboard, entrance: socket.socket) -> None:
-        pass
+    def __init__(self, board: Scoreboard, threads: int) -> None:
+        self._board = board
+        self._threads = threads
+        self._kept: dict[int, _Duplicate] = {}  # by slot
+        self._processes: dict[int, int] = {}  # pid: its descriptor
+        self._call = _find()
+        self.off = "" if self._call else "only Linux lets a parent duplicate its child's connection"
+        if self._call is not None:
+            self._try_on_ourselves()
+
+    @property
+    def on(self) -> bool:
+        return not self.off
 
     def watch(self, child: Child, slot: int, sight: Sight) -> None:
-        pass
-
-    def release(self, slot: int) -> None:
-        pass
+        """Keep a duplicate of the connection of the request that was seen, if it still runs and has sent nothing."""
+        self.release(slot)
+        if self.off or sight.stage != Stage.RUNNING or sight.begun or sight.fd < 0:
+            return
+        self._board.take_interest(slot)
+        try:
+            duplicate = self._duplicate(child.pid, sight.fd)
+        except OSError as error:
+            # It is gone, or it has closed this number: that is no refusal.
+            if error.errno not in (errno.ESRCH, errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EINVAL):
+                self._give_up(error)
+            return
+        now = self._board.sight(slot)
+        same = (now.serial, now.fd, now.begun, now.stage) == (sight.serial, sight.fd, False, Stage.RUNNING)
+        try:
+            sock = socket.socket(fileno=duplicate)
+        except OSError:  # no socket: the application has put something else there
+            os.close(duplicate)
+            return
+        if same:
+            self._kept[slot] = _Duplicate(child.pid, sight.serial, sock)
+        else:
+            sock.close()
 
     def let_go_of_ended(self) -> None:
-        pass
+        """Close the duplicates of requests that have ended, or begun to be answered."""
+        for slot, kept in list(self._kept.items()):
+            sight = self._board.sight(slot)
+            if sight.serial != kept.serial or sight.begun or sight.stage != Stage.RUNNING:
+                self.release(slot)
+
+    def release(self, slot: int) -> None:
+        if (kept := self._kept.pop(slot, None)) is not None:
+            kept.sock.close()
+
+    def forget(self, child: Child) -> None:
+        """The process has ended, and its requests were answered or released."""
+        if (process := self._processes.pop(child.pid, None)) is not None:
+            os.close(process)
 
     def answer(self, child: Child, slot: int, report: Report, status: int) -> None:
-        pass
+        """In the place of a worker that has died, or stands still: a small page with the request's id."""
+        kept = self._kept.pop(slot, None)
+        if kept is None:
+            return
+        with kept.sock as sock:
+            if (kept.pid, kept.serial) != (child.pid, report.serial) or report.begun:
+                return
+            thread = slot - child.first_slot + 1 if self._threads > 1 else 0
+            name = report.request_id or own_id(child.pid, thread, report.serial)
+            page = error_page(status, f"Request {name}")
+            if report.request.startswith("HEAD "):
+                page = page[: page.index(b"\r\n\r\n") + 4]
+            with contextlib.suppress(OSError):  # the peer is gone
+                sock.send(page, socket.MSG_DONTWAIT)
+                sock.shutdown(socket.SHUT_WR)
+                log.warning("answered %d in the place of worker %d: %s (request %s)",
+                            status, child.pid, report.request, name)  # fmt: skip
+                while sock.recv(1 << 16, socket.MSG_DONTWAIT):  # what is unread would make the close a reset
+                    pass
 
     def descriptors(self) -> list[int]:
-        return []
+        """What children must not keep open."""
+        return [*(kept.sock.fileno() for kept in self._kept.values()), *self._processes.values()]
+
+    def close(self) -> None:
+        for slot in list(self._kept):
+            self.release(slot)
+        for process in self._processes.values():
+            os.close(process)
+        self._processes.clear()
+
+    def _duplicate(self, pid: int, descriptor: int) -> int:
+        if pid not in self._processes:
+            self._processes[pid] = os.pidfd_open(pid)
+        return self._take_from(self._processes[pid], descriptor)
+
+    def _take_from(self, process: int, descriptor: int) -> int:
+        assert self._call is not None
+        found: int = self._call(_SYS_PIDFD_GETFD, process, descriptor, 0)
+        if found < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return found
+
+    def _try_on_ourselves(self) -> None:
+        """Whether this kernel has it, and this container allows it."""
+        ours, other = socket.socketpair()
+        process = -1
+        try:
+            process = os.pidfd_open(os.getpid())
+            os.close(self._take_from(process, ours.fileno()))
+        except OSError as error:
+            self._give_up(error)
+        finally:
+            ours.close()
+            other.close()
+            if process >= 0:
+                os.close(process)
+
+    def _give_up(self, error: OSError) -> None:
+        self.off = f"this system refuses to duplicate a worker's connection: {error.strerror}"
+        log.warning("guard: off; a client whose worker dies gets no answer (%s)", self.off)
+        self.close()
+
+
+def _find() -> Callable[..., Any] | None:
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syscall
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_uint]
+    call.restype = ctypes.c_long
+    return call

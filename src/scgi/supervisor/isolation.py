@@ -25,7 +25,7 @@ from functools import partial
 from typing import Final
 
 from scgi.errors import ConfigError
-from scgi.supervisor.prctl import PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS, prctl
+from scgi.supervisor.prctl import PR_GET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
 
 log = logging.getLogger("scgi.server")
 
@@ -209,6 +209,8 @@ def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"become group {want.gid}", partial(os.setgid, want.gid)
     if want.uid is not None:
         yield f"become user {want.uid}", partial(os.setuid, want.uid)
+    if want.uid is not None and prctl is not None:
+        yield "let the pool guard its workers' connections", partial(_be_open_to_the_parent, want.limits)
     if want.no_new_privileges:
         yield "give up new privileges", _give_up_new_privileges
     if want.umask is not None:
@@ -217,6 +219,14 @@ def _steps(want: Isolation) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "clear the environment", _clear_environment
     if want.user or want.home:
         yield "set HOME and USER", partial(_set_account, want.user, want.home)
+
+
+def _be_open_to_the_parent(limits: Iterable[tuple[int, int, int]]) -> None:
+    """Linux closes a process that has changed its user to all others of that user: the pool could not guard its
+    workers' requests. Memory that was root's is not to end in a core file, unless somebody has asked for those."""
+    if all(number != resource.RLIMIT_CORE for number, _, _ in limits):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def verify_dropped(isolation: Isolation) -> None:

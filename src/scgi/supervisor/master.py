@@ -22,7 +22,7 @@ from scgi.errors import ExitCode, ScgiError
 from scgi.net.listen import Listener
 from scgi.net.notify import Notifier
 from scgi.status.scoreboard import DRAINING
-from scgi.status.snapshot import Counters, GenerationRow, ListenerRow, Snapshot, worker_rows
+from scgi.status.snapshot import Counters, GenerationRow, ListenerRow, LobbyRow, Snapshot, worker_rows
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.companion import Companion
 from scgi.supervisor.control import Control, Order
@@ -185,9 +185,19 @@ class Master:
     def _status(self, now: float) -> dict[str, Any]:
         rows = []
         for generation in (*self.succession.bereft, *self.succession.live()):
-            workers = worker_rows(generation.board, self.plan.generation.threads, generation.workers, now)
+            board = generation.board
+            workers = worker_rows(board, self.plan.generation.threads, generation.workers, now)
+            guard = f"off: {generation.guard_off}" if generation.guard_off else "on"
             rows.append(
-                GenerationRow(generation.number, generation.pid, generation.state.value, generation.age, workers)
+                GenerationRow(
+                    generation.number,
+                    generation.pid,
+                    generation.state.value,
+                    generation.age,
+                    workers,
+                    guard,
+                    LobbyRow(*board.lobby()),
+                )
             )
         totals, reloads = self.succession.totals(), self.succession.reloads
         return Snapshot(

@@ -106,6 +106,7 @@ class Oversight:
                 self._guard.release(slot)
         self._sentenced.pop(child.pid, None)
         self._stacks.forget(child)
+        self._guard.forget(child)
 
     def stacks(self, now: float, answer: Callable[[Row | None], None] | None = None) -> None:
         """Take the stacks of all workers. `answer` is called with a row for each, and with None when that was all;

@@ -86,7 +86,7 @@ class Pool:
         self.doors = Doors(listeners)
         self.roster = Roster(worker, listeners, board)
         self.reception = Reception(self.lobby, self.roster)
-        self.guard = Guard(board, self.lobby.entrance)
+        self.guard = Guard(board, worker.threads)
         self.oversight = Oversight(self.roster, self.guard, plan.timeout, plan.slow_log)
         self.phase = Phase.SERVING
         self.exit_code = ExitCode.OK
@@ -98,6 +98,7 @@ class Pool:
         self._turnover = Turnover(self.roster, plan.ration)
         self._ready = 0  # workers that have become ready, ever
         self._changed = True  # there is something to tell the master
+        self._guard_off = ""  # as it was told
         self._deadline = inf
         self._drains = False  # what is in the lobby is ours to finish
         self._wiring = Wiring(
@@ -130,6 +131,7 @@ class Pool:
                 child.send(signal.SIGKILL)
             self.lobby.close()
             self.oversight.close()
+            self.guard.close()
             self.roster.board.close()
         return self.exit_code
 
@@ -241,11 +243,11 @@ class Pool:
 
     def _report(self, link: Link) -> None:
         """Tell the master who there is, when that has changed."""
-        if self._changed and link.flush():
-            self._changed = False
+        if (self._changed or self._guard_off != self.guard.off) and link.flush():
+            self._changed, self._guard_off = False, self.guard.off
             workers = [[child.pid, child.born, child.first_slot, child.retiring] for child in self.roster]
             serves = self._ready > 0 or not self._growth.policy.minimum
-            link.say(serves=serves, ready=self._ready, workers=workers)
+            link.say(serves=serves, ready=self._ready, workers=workers, guard_off=self.guard.off)
 
     # At every tick.
 
