@@ -75,7 +75,7 @@ def times(address: str, count: int = 50) -> list[float]:
 
 
 def assert_unharmed(address: str, beside: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
-    """Good requests are as fast as promised beside slow peers; in one of three tries, for the machine has its moments."""
+    """Good requests are as fast as promised beside slow peers; one of three tries, for machines have moments."""
     measured = []
     for _ in range(3):
         with beside():

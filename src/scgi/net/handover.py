@@ -48,8 +48,9 @@ class Parcel:
 
     REQUEST: what has come is `data`, or, if that is empty, the first `size` bytes of `file`; it `began` then (monotonic
     seconds, 0 is now): the request, or its body if the head is whole. WHOLE: `data`, or the first `size` bytes of
-    `file`, and `offset` is where its body begins. ANSWER: `data` is still to be sent, then `size` bytes of `file` from
-    `offset`; then our side ends and the peer's rest is thrown away; `reset` if the answer broke off.
+    `file`; `offset` is where the body begins; it `began` then to wait for a worker. ANSWER: `data` is still to be sent,
+    then `size` bytes of `file` from `offset`; then our side ends and the peer's rest is thrown away; `reset` if the
+    answer broke off.
     """
 
     fd: int

@@ -115,10 +115,11 @@ class Reading:
         self.beyond = self.spool.size - whole
         os.set_blocking(self.fd, True)
         if self.spool.file < 0:
-            return Parcel(self.fd, Errand.WHOLE, bytes(self.spool.data[:whole]), offset=self._end)
+            data = bytes(self.spool.data[:whole])
+            return Parcel(self.fd, Errand.WHOLE, data, offset=self._end, began=self._heard)
         if self.beyond:
             os.ftruncate(self.spool.file, whole)
-        return Parcel(self.fd, Errand.WHOLE, b"", self.spool.file, self._end, whole)
+        return Parcel(self.fd, Errand.WHOLE, b"", self.spool.file, self._end, whole, began=self._heard)
 
     def unfinished(self) -> Parcel:
         """For another lobby."""
