@@ -146,6 +146,8 @@ class Worker:
             if not slot.forked:
                 raise
             error = raised
+        finally:
+            slot.thread = 0  # a thread that has ended must not be signalled: that would end the process
         if slot.forked:
             forked.end(error)
 
