@@ -28,6 +28,7 @@ from scgi.workers.slow import Accept, SlowPeers
 log = logging.getLogger("scgi.worker")
 
 _SHUT: Final = select.POLLHUP | getattr(select, "POLLRDHUP", 0)  # the listener takes no more connections
+_BROKEN: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP)
 _QUIET: Final = 0.1  # seconds without a connection after which a draining TCP queue counts as empty
 
 
@@ -55,7 +56,6 @@ class Intake:
         self._wait_fd = (self._several or listeners[0]).fileno()
         self._dead = socket.socket(listeners[0].family, socket.SOCK_STREAM)
         self._original = os.dup(self._wait_fd)
-        self._covered = False  # for a moment
         single: Accept = listeners[0]._accept  # type: ignore[attr-defined]
         self.accept: Accept = single if self._several is None else self._accept_any
         self._rest: Accept = self._accept_rest
@@ -77,13 +77,21 @@ class Intake:
         by itself and several do not. Safe in a signal handler."""
         memory = self._board.memory
         if memory[DELIVERIES] or (self._several is not None and memory[DRAINING]):
-            self._covered = True
             self._cover(self._wait_fd)
 
-    def _uncover(self) -> None:
-        self._covered = False
-        with contextlib.suppress(OSError):
-            os.dup2(self._original, self._wait_fd, inheritable=False)
+    def _is_sound(self) -> bool:
+        """Whether what is waited for is as it was: then `accept` has failed because it was covered for a moment."""
+        try:
+            if self._several is not None:
+                return bool(os.fstat(self._original))
+            listener = socket.socket(fileno=os.dup(self._original))
+        except OSError:
+            return False
+        poller = select.poll()
+        poller.register(listener, _SHUT)
+        with listener:
+            listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            return bool(listens) and not any(event & _SHUT for _, event in poller.poll(0))
 
     def bury(self, connection: int) -> None:
         """Nobody is to be answered on it: reading from it fails."""
@@ -98,17 +106,16 @@ class Intake:
         """What to call after `accept` failed: the same again, the lobby's exit, the one for draining; None: no more."""
         memory = self._board.memory
         draining = memory[DRAINING]
-        covered = self._covered
-        if covered:
-            self._uncover()
+        with contextlib.suppress(OSError):
+            os.dup2(self._original, self._wait_fd, inheritable=False)
         if memory[DELIVERIES] and accept != self._slow.take:
             return self._slow.take
         if accept == self._rest and error.errno == errno.EINVAL:
             return None
-        if not covered and not draining and accept != self._slow.take:
+        if not draining and accept != self._slow.take:
             if isinstance(error, BlockingIOError):  # somebody who shares the socket made it so
                 self._listeners[0].setblocking(True)
-            elif error.errno in (errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP):
+            elif error.errno in _BROKEN and not self._is_sound():
                 log.error("cannot accept connections any more: %s; this worker ends", error.strerror)
                 return None
         return self._rest if draining else self.accept
