@@ -4,7 +4,7 @@ Linux lets a parent take one out of its child (pidfd_getfd(2), Linux 5.6). The m
 that the worker ends its side before it closes: the peer does not wait for the duplicate. Whatever has ended, or begun
 to be answered, meanwhile is let go at once, so nobody is ever answered twice, or in another's place.
 
-Imports `status`, `protocol` and its neighbours.
+Imports `net`, `status`, `protocol` and its neighbours.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import ctypes
 import errno
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from scgi.net.handover import Errand, Parcel, hand_over
 from scgi.protocol.response import error_page
 from scgi.status.scoreboard import Report, Scoreboard, Sight, Stage, own_id
 from scgi.supervisor.child import Child
@@ -27,6 +29,9 @@ from scgi.supervisor.child import Child
 log = logging.getLogger("scgi.pool")
 
 _SYS_PIDFD_GETFD: Final = 438  # the same on every architecture but alpha
+# It is gone, it has closed this number, or we have none left: that is no refusal.
+_PASSING: Final = (errno.ESRCH, errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EINVAL)
+_SEND: Final = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +42,42 @@ class _Duplicate:
 
 
 class Guard:
-    """Of one pool's requests, whose workers have `threads` slots each. `off` says why it cannot guard; "" if it can."""
+    """Of one pool's requests, whose workers have `threads` slots each. `off` says why it cannot guard; "" if it can.
 
-    def __init__(self, board: Scoreboard, threads: int) -> None:
+    What peers still send when they have been answered is for the lobby, by its `entrance`.
+    """
+
+    def __init__(self, board: Scoreboard, threads: int, entrance: socket.socket) -> None:
         self._board = board
         self._threads = threads
+        self._entrance = entrance
         self._kept: dict[int, _Duplicate] = {}  # by slot
-        self._processes: dict[int, int] = {}  # pid: its descriptor
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = soft // 2 if soft > 0 else sys.maxsize  # the pool needs some for itself
         self._call = _find()
+        self._tried = False
         self.off = "" if self._call else "only Linux lets a parent duplicate its child's connection"
-        if self._call is not None:
-            self._try_on_ourselves()
 
     @property
     def on(self) -> bool:
         return not self.off
 
+    def try_on(self, child: Child, descriptor: int) -> None:
+        """Find out, once, whether this kernel and this container allow it, with some descriptor of a worker's."""
+        if not self._tried and self.on:
+            with contextlib.suppress(OSError):
+                os.close(self._duplicate(child, descriptor))
+                self._tried = True
+
     def watch(self, child: Child, slot: int, sight: Sight) -> None:
         """Keep a duplicate of the connection of the request that was seen, if it still runs and has sent nothing."""
         self.release(slot)
-        if self.off or sight.stage != Stage.RUNNING or sight.begun or sight.fd < 0:
+        if self.off or sight.stage != Stage.RUNNING or sight.begun or sight.fd < 0 or len(self._kept) >= self._most:
             return
         self._board.take_interest(slot)
         try:
-            duplicate = self._duplicate(child.pid, sight.fd)
-        except OSError as error:
-            # It is gone, or it has closed this number: that is no refusal.
-            if error.errno not in (errno.ESRCH, errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EINVAL):
-                self._give_up(error)
+            duplicate = self._duplicate(child, sight.fd)
+        except OSError:
             return
         now = self._board.sight(slot)
         same = (now.serial, now.fd, now.begun, now.stage) == (sight.serial, sight.fd, False, Stage.RUNNING)
@@ -89,11 +102,6 @@ class Guard:
         if (kept := self._kept.pop(slot, None)) is not None:
             kept.sock.close()
 
-    def forget(self, child: Child) -> None:
-        """The process has ended, and its requests were answered or released."""
-        if (process := self._processes.pop(child.pid, None)) is not None:
-            os.close(process)
-
     def answer(self, child: Child, slot: int, report: Report, status: int) -> None:
         """In the place of a worker that has died, or stands still: a small page with the request's id."""
         kept = self._kept.pop(slot, None)
@@ -108,51 +116,47 @@ class Guard:
             if report.request.startswith("HEAD "):
                 page = page[: page.index(b"\r\n\r\n") + 4]
             with contextlib.suppress(OSError):  # the peer is gone
-                sock.send(page, socket.MSG_DONTWAIT)
-                sock.shutdown(socket.SHUT_WR)
-                log.warning("answered %d in the place of worker %d: %s (request %s)",
-                            status, child.pid, report.request, name)  # fmt: skip
-                while sock.recv(1 << 16, socket.MSG_DONTWAIT):  # what is unread would make the close a reset
-                    pass
+                sock.send(page, _SEND)
+                log.warning(
+                    "answered %d in the place of worker %d: %s (request %s)", status, child.pid, report.request, name
+                )
+                self._take_leave(sock)
+
+    def _take_leave(self, sock: socket.socket) -> None:
+        """So that what the peer has sent, or still sends, does not make the close a reset that loses the answer."""
+        sock.shutdown(socket.SHUT_WR)
+        try:
+            more = sock.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return  # as it should be: it has nothing to say
+        if more:
+            hand_over(self._entrance, Parcel(sock.fileno(), Errand.ANSWER), wait=0)
 
     def descriptors(self) -> list[int]:
         """What children must not keep open."""
-        return [*(kept.sock.fileno() for kept in self._kept.values()), *self._processes.values()]
+        return [kept.sock.fileno() for kept in self._kept.values()]
 
     def close(self) -> None:
         for slot in list(self._kept):
             self.release(slot)
-        for process in self._processes.values():
-            os.close(process)
-        self._processes.clear()
 
-    def _duplicate(self, pid: int, descriptor: int) -> int:
-        if pid not in self._processes:
-            self._processes[pid] = os.pidfd_open(pid)
-        return self._take_from(self._processes[pid], descriptor)
-
-    def _take_from(self, process: int, descriptor: int) -> int:
+    def _duplicate(self, child: Child, descriptor: int) -> int:
+        """OSError if that cannot be; the guard is off if it never can."""
         assert self._call is not None
-        found: int = self._call(_SYS_PIDFD_GETFD, process, descriptor, 0)
-        if found < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return found
-
-    def _try_on_ourselves(self) -> None:
-        """Whether this kernel has it, and this container allows it."""
-        ours, other = socket.socketpair()
-        process = -1
         try:
-            process = os.pidfd_open(os.getpid())
-            os.close(self._take_from(process, ours.fileno()))
-        except OSError as error:
-            self._give_up(error)
-        finally:
-            ours.close()
-            other.close()
-            if process >= 0:
+            process = os.pidfd_open(child.pid)
+            try:
+                found: int = self._call(_SYS_PIDFD_GETFD, process, descriptor, 0)
+                number = ctypes.get_errno()
+            finally:
                 os.close(process)
+            if found < 0:
+                raise OSError(number, os.strerror(number))
+        except OSError as error:
+            if error.errno not in _PASSING:
+                self._give_up(error)
+            raise
+        return found
 
     def _give_up(self, error: OSError) -> None:
         self.off = f"this system refuses to duplicate a worker's connection: {error.strerror}"

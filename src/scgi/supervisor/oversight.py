@@ -89,6 +89,7 @@ class Oversight:
         cases = {}
         stages = self._board.stages()
         for child in self._roster:
+            self._guard.try_on(child, self._stacks.descriptor)
             for slot in self._roster.slots(child):
                 if stages[slot] in _ANSWERING and (case := self._case(child, slot, now)) is not None:
                     cases[child.pid, slot, case.serial] = case
@@ -106,7 +107,6 @@ class Oversight:
                 self._guard.release(slot)
         self._sentenced.pop(child.pid, None)
         self._stacks.forget(child)
-        self._guard.forget(child)
 
     def stacks(self, now: float, answer: Callable[[Row | None], None] | None = None) -> None:
         """Take the stacks of all workers. `answer` is called with a row for each, and with None when that was all;

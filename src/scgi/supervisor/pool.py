@@ -86,7 +86,7 @@ class Pool:
         self.doors = Doors(listeners)
         self.roster = Roster(worker, listeners, board)
         self.reception = Reception(self.lobby, self.roster)
-        self.guard = Guard(board, worker.threads)
+        self.guard = Guard(board, worker.threads, self.lobby.entrance)
         self.oversight = Oversight(self.roster, self.guard, plan.timeout, plan.slow_log)
         self.phase = Phase.SERVING
         self.exit_code = ExitCode.OK

@@ -1,0 +1,215 @@
+"""Who dies in the middle of a request that has run for a moment leaves its client a clean answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+
+import pytest
+
+from conftest import StartFront
+from guard.conftest import descriptors_of, pass_the_moment, running, said, sockets_of
+from support import Process, build_request, parse_response, raw_exchange, scgi_request, wait_until
+from support.addresses import connect
+from support.generations import pools_of, workers_of
+from support.room import Room
+
+DEATHS = {
+    "/kill": "killed by SIGKILL",
+    "/crash": "killed by SIGSEGV",
+    "/leave": "exited with status 3",
+    "/starve": "killed by SIG",
+}
+MEMORY = ("--rlimit", f"as={4 << 30}")
+
+
+def end_of(peer: socket.socket) -> bytes:
+    """All that comes until the end of file."""
+    return b"".join(iter(lambda: peer.recv(65536), b""))
+
+
+def id_in_the_log(server: Process, end: str, path: str) -> str:
+    """The request's id in the one line about this death."""
+    pattern = rf"ERROR \S+: worker \d+ {end}\S* while answering \S+ {path} \(request (\S+), "
+    return wait_until(lambda: re.search(pattern, server.log()), what=f"a line about {path}")[1]
+
+
+@pytest.mark.alone
+def test_a_worker_that_dies_in_a_request_leaves_its_client_a_502_with_the_requests_id_within_100_ms(
+    every: Room,
+) -> None:
+    server = every.serve("pages.py", *MEMORY, workers=2)
+    for path, end in DEATHS.items():
+        answer = scgi_request(server.address, path=path)
+        arrived = time.monotonic()
+        assert answer.status == 502, (path, answer.raw, server.log())
+        assert f"Request {id_in_the_log(server, end, path)}\n" in answer.text
+        died = said(server, "dying")[-1][0]
+        assert arrived - died < 0.1, (path, arrived - died)
+    assert len(re.findall(r"answered 502 in the place of worker", server.log())) == len(DEATHS)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
+def test_so_does_one_that_somebody_kills(every: Room, number: signal.Signals) -> None:
+    server = every.serve("pages.py", workers=2)
+    with connect(server.address) as peer:
+        began = time.monotonic()
+        peer.sendall(build_request({"HTTP_X_REQUEST_ID": "order-77"}, path="/sleep", query="1.5"))
+        (victim,) = running(server)
+        pass_the_moment(began)
+        killed = time.monotonic()
+        os.kill(victim, number)
+        answer = parse_response(end_of(peer))
+        arrived = time.monotonic()
+    if number == signal.SIGTERM:  # that is how it is asked to end after its request
+        assert answer.text == "slept\n"
+        return
+    assert answer.status == 502 and answer.text == "502 Bad Gateway\nRequest order-77\n"
+    assert arrived - killed < 0.1
+
+
+@pytest.mark.alone
+def test_behind_nginx_too(every: Room, nginx: StartFront) -> None:
+    server = every.serve("pages.py", workers=2)
+    url = nginx(to=server.address).url
+    for path in ("/kill", "/crash"):
+        with pytest.raises(urllib.error.HTTPError) as failed:
+            urllib.request.urlopen(f"{url}{path}", timeout=10)
+        arrived = time.monotonic()
+        with failed.value as answer:
+            assert answer.code == 502
+            assert f"Request {id_in_the_log(server, DEATHS[path], path)}\n" in answer.read().decode()
+        assert arrived - said(server, "dying")[-1][0] < 0.1
+
+
+def test_the_clients_of_all_threads_of_a_worker_are_answered_each_with_its_own_id(each_user: Room) -> None:
+    server = each_user.serve("pages.py", "--threads", "3")
+    began = time.monotonic()
+    with ExitStack() as stack:
+        peers = [stack.enter_context(connect(server.address)) for _ in range(3)]
+        for peer in peers:
+            peer.sendall(build_request(path="/sleep"))
+        running(server, 3)
+        pass_the_moment(began)
+        (victim,) = workers_of(server)
+        os.kill(victim, signal.SIGKILL)
+        answers = [parse_response(end_of(peer)) for peer in peers]
+    line = wait_until(lambda: re.search(rf"worker {victim} killed by .*", server.log()))[0]
+    named = re.findall(r"\(request (\S+),", line)
+    assert [answer.status for answer in answers] == [502] * 3
+    assert len(set(named)) == 3
+    assert sorted(f"502 Bad Gateway\nRequest {name}\n" for name in named) == sorted(answer.text for answer in answers)
+
+
+def test_an_answer_to_head_has_no_body(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    raw = raw_exchange(server.address, build_request(method="HEAD", path="/kill"))
+    assert raw.startswith(b"Status: 502 ") and raw.endswith(b"\r\n\r\n")
+
+
+def test_an_answer_survives_a_body_and_what_the_peer_sends_beyond_it(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    head = build_request({"CONTENT_LENGTH": "300000"}, method="POST", path="/upload")
+    assert scgi_request(server.address, head, b"x" * 300_000).status == 502
+    assert scgi_request(server.address, head, b"x" * 300_000 + b"\r\n" * 70_000).status == 502
+
+
+def test_an_answer_that_had_begun_gets_no_second_head(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    with connect(server.address) as peer:
+        began = time.monotonic()
+        peer.sendall(build_request(path="/begin"))
+        first = peer.recv(65536)
+        pass_the_moment(began)
+        os.kill(running(server)[0], signal.SIGKILL)
+        raw = first + end_of(peer)
+    assert raw.endswith(b"\r\n\r\nbegun\n") and raw.count(b"Status:") == 1
+    assert "in the place of" not in server.log()
+
+
+def test_a_process_that_the_application_has_forked_holds_nobody_up(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    assert scgi_request(server.address, path="/fork").status == 502
+    assert time.monotonic() - said(server, "dying")[-1][0] < 1
+
+
+def test_the_peer_of_a_guarded_request_sees_the_end_though_nobody_lets_go_of_the_duplicate(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    (pool,) = pools_of(server)
+    before = sockets_of(pool)
+    with connect(server.address) as peer:
+        peer.sendall(build_request(path="/sleep", query="1"))
+        wait_until(lambda: sockets_of(pool) == before + 1, what="the duplicate")
+        os.kill(pool, signal.SIGSTOP)
+        try:
+            assert parse_response(end_of(peer)).text == "slept\n"
+            assert sockets_of(pool) == before + 1
+        finally:
+            os.kill(pool, signal.SIGCONT)
+    wait_until(lambda: sockets_of(pool) == before, what="the duplicate to be let go")
+
+
+def test_what_a_pool_has_open_does_not_grow(here: Room) -> None:
+    server = here.serve("pages.py", workers=4)
+    (pool,) = pools_of(server)
+
+    def round_of(deaths: int) -> None:
+        with ExitStack() as stack:
+            peers = [stack.enter_context(connect(server.address)) for _ in range(4)]
+            for peer, path in zip(peers, ["/kill"] * deaths + ["/sleep"] * 4, strict=False):
+                peer.sendall(build_request(path=path, query="0.8"))
+            for peer in peers:
+                assert parse_response(end_of(peer)).status in (200, 502)
+        wait_until(lambda: len(workers_of(server)) == 4)
+
+    round_of(deaths=2)
+    wait_until(lambda: sockets_of(pool) <= 12)
+    before = descriptors_of(pool)
+    for _ in range(3):
+        round_of(deaths=2)
+    wait_until(lambda: descriptors_of(pool) <= before, 3, f"{before} descriptors: {os.listdir(f'/proc/{pool}/fd')}")
+
+
+def test_new_workers_have_nothing_of_the_duplicates(here: Room) -> None:
+    server = here.serve("pages.py", workers=2)
+    with connect(server.address) as peer:
+        peer.sendall(build_request(path="/sleep", query="20"))
+        (busy,) = running(server)
+        (pool,) = pools_of(server)
+        (other,) = set(workers_of(server)) - {busy}
+        usual = sockets_of(other)
+        before = sockets_of(pool)
+        wait_until(lambda: sockets_of(pool) >= before)
+        began = time.monotonic()
+        pass_the_moment(began)
+        os.kill(other, signal.SIGKILL)
+        (fresh,) = wait_until(lambda: set(workers_of(server)) - {busy, other})
+        wait_until(lambda: sockets_of(fresh) == usual, 3, f"a fresh worker with {usual} sockets")
+        os.kill(busy, signal.SIGKILL)
+        assert parse_response(end_of(peer)).status == 502
+
+
+def test_where_the_system_refuses_there_is_one_line_and_the_status_says_why(each_user: Room) -> None:
+    server = each_user.serve("pages.py", workers=2, env={"CLOSED": "yes"})
+    why = wait_until(lambda: re.findall(r"guard: off; .*\((.*)\)\n", server.log()))
+    for _ in range(2):
+        assert raw_exchange(server.address, build_request(path="/leave")) == b""
+        assert scgi_request(server.address).status == 200
+    assert len(re.findall("guard: off", server.log())) == len(why) == 1
+    (generation,) = each_user.status(server)["generations"]
+    assert generation["guard"] == f"off: {why[0]}"
+    shown = each_user.run("status", server.address)
+    assert shown.wait() == 0 and f"guard: off: {why[0]}" in shown.log()
+
+
+def test_where_it_does_not_the_status_says_that_it_is_on(each_user: Room) -> None:
+    server = each_user.serve("pages.py", workers=1)
+    assert scgi_request(server.address, path="/leave").status == 502
+    assert [generation["guard"] for generation in each_user.status(server)["generations"]] == ["on"]
