@@ -35,6 +35,7 @@ READ_SIZE: Final = 65536
 IN_MEMORY: Final = 1 << 20  # bytes of a request; what is longer goes to a file
 _WARY: Final = 50  # requests for which, after a slow peer, a worker does not wait long for the first byte
 _GLANCE: Final = 0.002  # seconds of such a wait
+_FLOOD: Final = 3  # slow peers in a row, after which nobody is waited for: whoever has queued has spoken meanwhile
 _FAREWELL: Final = 0.02  # seconds in which most peers close after the answer
 
 
@@ -81,6 +82,7 @@ class SlowPeers:
         self._exit = exit
         self._delivered: dict[int, Parcel] = {}
         self._wary = 0
+        self._in_a_row = 0  # slow peers, lately
 
     def reader(self, accept: Accept) -> Read:
         """How to read from what `accept` brings."""
@@ -116,8 +118,10 @@ class SlowPeers:
         self._wary -= 1
         if self._wary <= 0:
             raise _Calm(errno.EAGAIN, "no slow peer for a while")
-        if not _comes(fd, _GLANCE):
+        if not _comes(fd, _GLANCE if self._in_a_row < _FLOOD else 0):
+            self._in_a_row += 1
             raise BlockingIOError(errno.EAGAIN, "a slow peer")
+        self._in_a_row = 0
         return os.read(fd, size)
 
     # A head that did not come whole in one read, or came wrong.
