@@ -74,13 +74,15 @@ def times(address: str, count: int = 50) -> list[float]:
     return found
 
 
-def assert_unharmed(address: str, beside: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+def assert_unharmed(
+    address: str, beside: Callable[[], contextlib.AbstractContextManager[object]], slowest: float = 0.25
+) -> None:
     """Good requests are as fast as promised beside slow peers; one of three tries, for machines have moments."""
     measured = []
     for _ in range(3):
         with beside():
             found = times(address)
         measured.append((statistics.median(found), max(found)))
-        if measured[-1][0] < 0.05 and measured[-1][1] < 0.25:
+        if measured[-1][0] < 0.05 and measured[-1][1] < slowest:
             return
     raise AssertionError(f"median and slowest: {measured}")
