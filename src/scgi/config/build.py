@@ -207,14 +207,14 @@ def _control(listeners: list[Listener], settings: Settings) -> Control | None:
     path, why = place_control(settings.control, listeners[0].address, os.environ)
     if path is None:
         if why:
-            log.warning("no control socket, so no scgi status, reload or stop: %s (--control PATH names a place)", why)
+            log.warning("no control socket, so no scgi status, stacks, reload or stop: %s (--control PATH names a place)", why)
         return None
     try:
         return Control(path)
     except ListenError as error:
         if settings.control:
             raise
-        log.warning("no control socket, so no scgi status, reload or stop: %s", error)
+        log.warning("no control socket, so no scgi status, stacks, reload or stop: %s", error)
         return None
 
 

@@ -270,8 +270,9 @@ class Worker:
                     self._unusual_end(slot, fd, beyond, outcome)
                 else:
                     close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
-            except RequestTimeout:  # in a thread that had just come back from the application
-                self._late(slot, fd)
+            except RequestTimeout:  # in a thread that was just coming back from the application
+                outcome, slot.fd = (outcome if slot.fd < 0 else Outcome.BROKEN), -1
+                self._unusual_end(slot, fd, beyond, outcome)
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
@@ -326,13 +327,6 @@ class Worker:
             os.close(fd)
         if outcome & Outcome.LEAVE:
             self._on_stop(0, None)
-
-    def _late(self, slot: Slot, fd: int) -> None:
-        """An interrupt that came when the application had returned: nothing of this request is left to save."""
-        slot.fd = -1
-        self.interrupter.settle(slot)
-        slot.board[slot.index + MARKS] = 0
-        reset(fd)
 
     def _other_accept(self, accept: Accept, error: OSError) -> Accept | None:
         """What to call after `accept` failed; None ends the loop."""
