@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from scgi import log as scgi_log
 from scgi.apps.bytecode import cache_settled_sources_only
@@ -42,6 +42,8 @@ from scgi.supervisor.title import set_title
 from scgi.workers.standard import fill_standard_descriptors
 
 log = logging.getLogger("scgi.server")
+
+_NO_CONTROL: Final = "no control socket, so no scgi status, stacks, reload or stop"
 
 
 def serve(app: Any, **settings: Any) -> int:
@@ -207,14 +209,14 @@ def _control(listeners: list[Listener], settings: Settings) -> Control | None:
     path, why = place_control(settings.control, listeners[0].address, os.environ)
     if path is None:
         if why:
-            log.warning("no control socket, so no scgi status, stacks, reload or stop: %s (--control PATH names a place)", why)
+            log.warning("%s: %s (--control PATH names a place)", _NO_CONTROL, why)
         return None
     try:
         return Control(path)
     except ListenError as error:
         if settings.control:
             raise
-        log.warning("no control socket, so no scgi status, stacks, reload or stop: %s", error)
+        log.warning("%s: %s", _NO_CONTROL, error)
         return None
 
 
