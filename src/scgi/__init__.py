@@ -11,7 +11,7 @@ The map of the house; imports go downwards only, floor by floor (``tests/house``
     status/         shared memory with one slot per worker
     protocol/       the wire: bytes and text, no sockets, no clock
     errors.py       the whole tree of errors
-    log.py          the one place that sets up logging
+    log/            the one place that sets up logging, and where lines go to
     version.py      which one this is
 
     gateway/        HTTP in, SCGI out: what answers ``--http``

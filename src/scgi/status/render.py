@@ -48,6 +48,7 @@ def _head(found: Snapshot) -> Iterator[str]:
     counts += [_count(so_far.reloads_failed, "failed reload")] if so_far.reloads_failed else []
     counts += [_count(so_far.deaths, "lost worker")]
     counts += [_count(so_far.refused_peers, "refused peer")] if so_far.refused_peers else []
+    counts += [_count(so_far.lost_lines, "log line") + " lost"] if so_far.lost_lines else []
     yield "  " + ", ".join(counts)
 
 

@@ -81,13 +81,14 @@ class ListenerRow:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Since the server was started."""
+    """Since the server was started. `lost_lines` of logs could not be written."""
 
     requests: int = 0
     reloads: int = 0
     reloads_failed: int = 0
     deaths: int = 0
     refused_peers: int = 0
+    lost_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)

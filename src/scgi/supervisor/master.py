@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from scgi import log as scgi_log
 from scgi.errors import ExitCode, ScgiError
+from scgi.log.sink import dropped_by_all
 from scgi.net.listen import Listener
 from scgi.net.notify import Notifier
 from scgi.status.scoreboard import DRAINING
@@ -207,7 +208,14 @@ class Master:
             phase="serving" if self.phase is Phase.SERVING else "stopping",
             listeners=tuple(ListenerRow(*door, self.plan.backlog) for door in self.doors.queues()),
             generations=tuple(rows),
-            counters=Counters(totals.requests, reloads, self.succession.failed_reloads, totals.deaths, totals.refused),
+            counters=Counters(
+                totals.requests,
+                reloads,
+                self.succession.failed_reloads,
+                totals.deaths,
+                totals.refused,
+                dropped_by_all(),
+            ),
             http=self.plan.http,
         ).as_json()
 

@@ -7,9 +7,10 @@ untouched, and `logging.basicConfig` and `dictConfig` of the application do what
 differs: a `basicConfig()` that asks for nothing changes nothing; `logging.error` and its like make it.
 
 A line is one write of one descriptor, without a lock: it is safe between threads, after a fork, and in a
-signal handler. A pipe that nobody empties costs its lines, which are counted, never a request's time.
+signal handler. A pipe that nobody empties costs its lines, never a request's time; they are counted, and how many are
+missing is said as soon as there is room again.
 
-Imports the standard library only; every floor may import this file.
+Every floor may import this folder, which imports the standard library only. `sink` is where lines go to.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import re
-import select
-import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
+
+from scgi.log.sink import Sink
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -38,7 +37,6 @@ CONTINUATION: Final = "    | "  # before each line of a traceback: no record beg
 
 # C0, DEL, C1, line and paragraph separators, marks that turn the direction of what follows, surrogates
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-PATIENCE: Final = 0.02  # seconds; a request must not be slower by more than 50 ms for its log lines
 _NAMED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 _request_lookup: Callable[[], str] = str  # gives ""
@@ -110,106 +108,6 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n".join(part for part in parts if part)
 
 
-class Sink:
-    """One place that lines go to, held by a descriptor whose number never changes.
-
-    `path` is a file to append to; None takes over the descriptor given, standard error or output, as it is.
-    """
-
-    def __init__(self, path: str | None = None, descriptor: int = 2) -> None:
-        self.path = path
-        self.dropped = 0
-        self._torn = False  # the last write was cut in mid-line: the next one begins with a line end
-        self._stuck = False  # the last write found no room, or failed: the next one does not wait
-        self._socket: socket.socket | None = None
-        self._guarded = False
-        self.descriptor = descriptor if path is None else _open(path)
-        if path is None:
-            self._take_over(descriptor)
-
-    def _take_over(self, descriptor: int) -> None:
-        """A descriptor shared with others must not be made non-blocking: that is done to another opening."""
-        try:
-            kind = os.fstat(descriptor).st_mode
-        except OSError:  # closed; its number will soon be something else's
-            self.descriptor = _open(os.devnull)
-            return
-        if stat.S_ISSOCK(kind):
-            self._socket = socket.socket(fileno=os.dup(descriptor))
-        elif stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
-            try:
-                self.descriptor = _open(f"/proc/self/fd/{descriptor}")
-            except OSError:  # another user's terminal, or no /proc
-                self._guarded = True
-
-    def write(self, line: str) -> None:
-        """Write a line. Never raises; waits for a full pipe once, briefly, then not until it has emptied."""
-        rest = (line + "\n").encode("utf-8", "backslashreplace")
-        if self._torn:
-            rest = b"\n" + rest
-        whole = len(rest)
-        deadline = 0.0
-        while True:
-            rest = rest[self._send(rest) :]
-            if not rest:
-                self._torn = self._stuck = False
-                return
-            if self._stuck:
-                break
-            now = time.monotonic()
-            deadline = deadline or now + PATIENCE
-            self._stuck = not self._has_room(deadline - now)
-        self.dropped += 1
-        self._torn = self._torn or len(rest) < whole
-
-    def _send(self, data: bytes) -> int:
-        try:
-            if self._socket is not None:
-                return self._socket.send(data, socket.MSG_DONTWAIT)
-            if self._guarded and not self._has_room(0):
-                return 0
-            return os.write(self.descriptor, data)
-        except BlockingIOError:
-            return 0
-        except (OSError, ValueError):  # disk full, pipe closed: no use waiting
-            self._stuck = True
-            return 0
-
-    def _has_room(self, seconds: float) -> bool:
-        try:
-            return bool(select.select((), (self._socket or self.descriptor,), (), max(seconds, 0))[1])
-        except (OSError, ValueError):
-            return False
-
-    def reopen(self) -> bool:
-        """Open the path anew behind the same number; the old file stays in use if that fails."""
-        if self.path is None:
-            return True
-        try:
-            fresh = _open(self.path)
-        except OSError:
-            return False
-        try:
-            os.dup2(fresh, self.descriptor, inheritable=False)
-        except OSError:
-            return False
-        finally:
-            os.close(fresh)
-        return True
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        elif self.descriptor > 2:
-            os.close(self.descriptor)
-
-
-def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-    return os.open(path, flags, 0o640)
-
-
 class _Handler(logging.Handler):
     """Writes to a sink, without the lock that logging would take: a line is one write."""
 
@@ -235,7 +133,7 @@ class _Handler(logging.Handler):
                 line = self.format(record)
             self.sink.write(line)
         except Exception:
-            self.sink.dropped += 1
+            self.sink.drop()
 
 
 class _OurLogger(logging.Logger):
