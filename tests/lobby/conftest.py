@@ -51,14 +51,14 @@ class Ways:
 
 
 class LobbyProcess:
-    def __init__(self, ways: Ways, log_file: Path, patience: dict[str, float], files: int = 0) -> None:
+    def __init__(self, ways: Ways, log_file: Path, patience: dict[str, float], limit: str = "") -> None:
         self.ways = ways
         self._log_file = log_file
         ends = [ways.taking, ways.giving, ways.exit, ways.exit_into]
         descriptors = [*(end.fileno() for end in ends), ways.bell_into]
         command = [sys.executable, str(PROGRAM), *map(str, descriptors), json.dumps(patience)]
-        if files:
-            command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *command]
+        if limit:
+            command = ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *command]
         with open(log_file, "ab") as log:
             self.process = subprocess.Popen(
                 command, pass_fds=descriptors, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
@@ -105,11 +105,11 @@ def ways() -> Iterator[Ways]:
 
 @pytest.fixture
 def start(ways: Ways, tmp_path: Path) -> Iterator[Callable[..., LobbyProcess]]:
-    """Another lobby at the same ways: `start(files=100, body=0.2)` with this limit of descriptors and patience."""
+    """Another lobby at the same ways: `start("-n 100", body=0.2)` with this `ulimit` and patience."""
     running: list[LobbyProcess] = []
 
-    def start(files: int = 0, **patience: float) -> LobbyProcess:
-        running.append(LobbyProcess(ways, tmp_path / f"lobby-{len(running)}.log", patience, files))
+    def start(limit: str = "", **patience: float) -> LobbyProcess:
+        running.append(LobbyProcess(ways, tmp_path / f"lobby-{len(running)}.log", patience, limit))
         return running[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -130,7 +131,7 @@ def test_bytes_after_the_body_are_not_part_of_the_request(
     assert contents(parcel) == request
     assert os.read(parcel.fd, 100) == b"and more"
     parcel.close()
-    assert "8 bytes follow a body" in lobby.log()
+    wait_until(lambda: "8 bytes follow a body" in lobby.log())
 
 
 REFUSED = [
@@ -152,7 +153,7 @@ def test_a_malformed_request_gets_its_status_and_hears_it_to_the_end(
     answer = parse_response(read_all(peer))
     assert answer.status == status
     peer.sendall(b"what is still on its way is thrown away")
-    assert f"({code})" in lobby.log()
+    wait_until(lambda: f"({code})" in lobby.log())
     peer.close()
     wait_until(lambda: lobby.figures()[:2] == [0, 0])
 
@@ -215,7 +216,7 @@ def test_a_body_that_stalls_is_a_408(ways: Ways, start: Start, connect: Connect)
     ours, peer = connect()
     ways.hand(ours, data=post(100)[:-50])
     assert parse_response(read_all(peer)).status == 408
-    assert "stalled after 50 of 100" in lobby.log()
+    wait_until(lambda: "stalled after 50 of 100" in lobby.log())
 
 
 def test_a_body_that_dribbles_below_the_floor_is_a_408_and_one_above_it_is_not(
@@ -278,6 +279,31 @@ def test_a_client_that_has_left_while_its_whole_request_waited_is_skipped(ways: 
     assert waiting > 1
     for _, peer in connections:
         peer.close()
+
+
+def test_where_there_is_no_room_for_a_request_its_peer_is_told_and_the_others_are_served(
+    ways: Ways, start: Start, connect: Connect
+) -> None:
+    lobby = start("-f 200")  # KiB; beyond it writing fails as on a full disk
+    (large, greedy), (small, modest) = connect(), connect()
+    request = post(100_000)
+    ways.hand(large, data=post(5_000_000)[:1000])
+    ways.hand(small, data=request[:10])
+    sending = threading.Thread(target=_send_ignoring, args=(greedy, b"x" * 4_000_000))
+    sending.start()
+    assert parse_response(read_all(greedy)).status == 507
+    modest.sendall(request[10:])
+    parcel = ways.whole()
+    assert contents(parcel) == request
+    parcel.close()
+    wait_until(lambda: "ERROR no room for a request" in lobby.log())
+    greedy.close()
+    sending.join()
+
+
+def _send_ignoring(peer: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        peer.sendall(data)
 
 
 # Answers
@@ -387,7 +413,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 def test_when_it_is_full_the_request_that_has_waited_longest_makes_room(ways: Ways, start: Start) -> None:
-    lobby = start(files=160)
+    lobby = start("-n 160")
     request = post(10)
     connections = [socket.socketpair() for _ in range(100)]
     peers = [peer for _, peer in connections]
