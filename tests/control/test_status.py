@@ -38,7 +38,10 @@ def test_an_idle_server_is_described_as_it_is(site, listen: str) -> None:
     assert (found["pid"], found["phase"], found["http"]) == (server.pid, "serving", None)
     assert 0 < found["uptime"] < 60
     assert found["listeners"] == [{"address": listen, "queue": 0, "backlog": 77}]
-    assert found["counters"] == {"requests": 0, "reloads": 0, "reloads_failed": 0, "deaths": 0, "refused_peers": 0, "lost_lines": 0}
+    assert set(found["counters"]) == {
+        "requests", "reloads", "reloads_failed", "deaths", "refused_peers", "lost_lines",
+    }  # fmt: skip
+    assert not any(found["counters"].values())
     (generation,) = found["generations"]
     assert (generation["number"], generation["state"]) == (1, "serving")
     assert generation["pid"] in server.children()
@@ -110,7 +113,7 @@ def test_what_was_answered_is_not_forgotten_when_workers_die_and_generations_go(
     os.kill(victim["pid"], signal.SIGKILL)
     wait_until(lambda: site.status(server)["counters"]["deaths"] == 1)
     counters = site.status(server)["counters"]
-    assert counters == {"requests": 200, "reloads": 2, "reloads_failed": 0, "deaths": 1, "refused_peers": 0, "lost_lines": 0}
+    assert {name: count for name, count in counters.items() if count} == {"requests": 200, "reloads": 2, "deaths": 1}
 
 
 def one_generation(status: dict[str, Any]) -> dict[str, Any] | None:
