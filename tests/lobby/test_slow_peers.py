@@ -289,6 +289,34 @@ def test_a_server_without_slow_peers_has_no_lobby(serve: Callable[..., Process])
     assert lobby_of(server) == []
 
 
+def test_nothing_of_slow_peers_is_left_open(serve: Callable[..., Process]) -> None:
+    server = serve()
+    large = build_request(method="POST", path="/read", body=os.urandom(300_000))
+
+    def descriptors() -> list[int]:
+        pids = [*server.pools(), *workers_of(server), *lobby_of(server)]
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+
+    def all_kinds() -> None:
+        with contextlib.ExitStack() as opened:
+            for sent in (b"", REQUEST[:5], REQUEST[:-1], large[:-1]):
+                opened.enter_context(in_the_lobby(server, sent))
+            for page in (*LONG, "broken_stream"):
+                opened.enter_context(in_the_lobby(server, build_request(path=f"/{page}")))
+            with in_the_lobby(server, large[:-1]) as peer:
+                peer.sendall(large[-1:])
+                answer_to(peer)
+        scgi_request(server.address)
+
+    with in_the_lobby(server, b""):
+        all_kinds()
+        wait_until(lambda: len(descriptors()) == 3)
+        before = wait_until(descriptors)
+        for _ in range(3):
+            all_kinds()
+        wait_until(lambda: all(now <= then for now, then in zip(descriptors(), before, strict=True)), 5)
+
+
 def test_threads_of_a_worker_hand_over_too(serve: Callable[..., Process]) -> None:
     server = serve("--threads", "4")
     with peers(server.address, 4, REQUEST[:-1]) as half, peers(server.address, 4, build_request(path="/block")) as deaf:
