@@ -75,6 +75,7 @@ def descriptors_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def pass_the_moment(began: float) -> None:
-    """Until a request that began then is guarded."""
-    wait_until(lambda: time.monotonic() > began + 0.6, what="the guard's moment")
+def pass_the_moment(server: Process) -> None:
+    """Until all pages that run are guarded."""
+    last = max(at for at, _ in said(server, "running"))
+    wait_until(lambda: time.monotonic() > last + 0.6, what="the guard's moment")

@@ -43,7 +43,8 @@ def test_a_worker_killed_in_a_request_costs_that_request_and_is_named_with_all_t
         peer.sendall(build_request({"HTTP_X_REQUEST_ID": "order-77"}, path="/doze/20", query="a=b"))
         victim = dozing(server)
         os.kill(victim, signal.SIGKILL)
-        assert peer.recv(65536) == b""
+        answer = peer.recv(65536)  # by then it may be guarded
+        assert not answer or answer.endswith(b"\r\n\r\n502 Bad Gateway\nRequest order-77\n")
     line = wait_until(lambda: re.search(r"ERROR .*killed by SIGKILL.*", server.log()))[0]
     assert f"worker {victim} killed by SIGKILL while answering GET /doze/20?a=b (request order-77, " in line
     assert re.search(r", \d\.\d s\); its age was \d\.\d s", line)

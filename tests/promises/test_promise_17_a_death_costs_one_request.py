@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 
 import pytest
 
-from pool.crowd import begun, dozing
-from soak.scenarios import killing
+from pool.crowd import begun, dozing, rest_of
+from soak.scenarios import guarding, killing
 from support import build_request, is_alive, scgi_request, wait_until
 from support.addresses import connect
 from support.generations import workers_of
@@ -24,8 +25,10 @@ def test_a_worker_that_is_killed_is_one_line_with_signal_request_and_age(
     with connect(server.address) as peer:
         peer.sendall(build_request({"HTTP_X_REQUEST_ID": "order-77"}, path="/doze/20", query="a=b"))
         victim = dozing(server)
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() > began + 0.6, what="the guard's moment")
         os.kill(victim, number)
-        assert peer.recv(65536) == b""
+        assert rest_of(peer).text == "502 Bad Gateway\nRequest order-77\n"
     line = wait_until(lambda: re.search(rf".*worker {victim} killed by {number.name}.*\n", server.log()))[0]
     assert "GET /doze/20?a=b (request order-77, " in line and re.search(r"age was \d+\.\d s", line)
     wait_until(lambda: len(workers_of(server)) == 2)
@@ -37,7 +40,7 @@ def test_an_application_that_ends_its_process_is_one_line_and_costs_one_request(
 ) -> None:
     server = tcp_room.serve("pages.py", workers=2)
     with begun(server.address, page) as peer:
-        assert peer.recv(65536) == b""
+        assert peer.recv(65536) == b""  # that soon nobody has an eye on it
     lines = wait_until(lambda: re.findall(rf".*worker \d+ {end}.*\n", server.log()))
     assert len(lines) == 1 and f"GET {page}" in lines[0]
     assert all(scgi_request(server.address).status == 200 for _ in range(5))
@@ -57,3 +60,10 @@ def test_the_death_of_idle_workers_costs_nothing(tcp_room: Room) -> None:
 def test_kills_at_random_instants_under_load_cost_the_killed_workers_requests_alone(either_room: Room) -> None:
     server = either_room.serve(either_room.app, workers=4)
     killing(server, seconds=4, seed=17, clients=32)
+
+
+def test_a_client_gets_its_own_answer_or_a_502_of_its_own_while_a_worker_is_killed_every_50_ms(
+    either_room: Room,
+) -> None:
+    server = either_room.serve(either_room.app, workers=16)
+    guarding(server, total=2000, seconds=5, seed=17)

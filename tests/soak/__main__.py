@@ -77,6 +77,13 @@ def chaos(given: argparse.Namespace, tcp: bool) -> object:
         return scenarios.chaos(serve(here), here.app, seconds=given.seconds, seed=given.seed)
 
 
+@scenario("{total} requests, and long ones, with a worker killed every 50 ms, for {seconds:g} s at least (seed {seed})")
+def guarding(given: argparse.Namespace, tcp: bool) -> object:
+    with room(as_root=ROOT, unix=not tcp) as here:
+        server = here.serve("app.py", workers=24)
+        return scenarios.guarding(server, total=given.total, seconds=given.seconds, seed=given.seed)
+
+
 @scenario("the master killed under load, {stops} times")
 def master_killed(given: argparse.Namespace, tcp: bool) -> object:
     with room(as_root=ROOT, unix=not tcp) as here:

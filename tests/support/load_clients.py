@@ -172,6 +172,8 @@ class Clients:
         process, _, rest = rest.partition(b" ")
         if not answer:
             return self.lose(fd, "closed without an answer")
+        if answer.count(b"Status: ") > 1:
+            return self.lose(fd, f"two answers: {answer!r}")
         if not head.startswith(_HEAD) or rest != client.expected or b"\r\nContent-Length: %d" % len(body) not in head:
             return self.lose(fd, f"a wrong answer: {answer[:200]!r}")
         self.answered += 1
