@@ -19,6 +19,7 @@ from scgi.workers.blocking import NUDGE
 log = logging.getLogger("scgi.pool")
 
 _BUSY = (Stage.READING, Stage.RUNNING, Stage.WRITING)
+_RARELY = 1.0  # seconds: who looks no more often may go on nudging
 _NUDGES = 3  # more than one: a signal that comes just before the system call is missed
 
 
@@ -172,11 +173,16 @@ class Crew:
                 before, since, nudges = child.nudged.get(slot, (None, now, 0))
                 if before != what:
                     since, nudges = now, 0
-                if now - since >= patience and nudges < _NUDGES:
+                if now - since >= patience and (nudges < _NUDGES or patience >= _RARELY):
                     nudges += 1
                     child.send(NUDGE)
                 child.nudged[slot] = (what, since, nudges)
         return found
+
+    def renew_nudges(self) -> None:
+        """A worker has handed somebody over: what it reads now is another's."""
+        for child in self.children.values():
+            child.nudged = {slot: (what, since, 0) for slot, (what, since, _) in child.nudged.items()}
 
     def longest_idle_first(self) -> list[Child]:
         """Those that serve and have nothing to do."""

@@ -21,7 +21,7 @@ from scgi.supervisor.policy import LATER, PATIENCE, SOON, Census, IdleRecord, Pa
 from scgi.supervisor.roster import Roster
 
 _QUICK: Final = 0.006  # seconds that a peer may take while nobody is idle
-_LONG: Final = 0.25 # seconds in a queue after which a client may have given up
+_LONG: Final = 0.25  # seconds in a queue after which a client may have given up
 
 
 class Growth:

@@ -42,7 +42,7 @@ from scgi.supervisor.policy import RestartBudget
 from scgi.supervisor.reception import Reception
 from scgi.supervisor.roster import Roster, Wiring
 from scgi.supervisor.turnover import Turnover
-from scgi.workers.blocking import ENOUGH, NOBODY_IDLE, NUDGE
+from scgi.workers.blocking import ENOUGH, HANDED_OVER, NOBODY_IDLE, NUDGE
 from scgi.workers.waiting_room import DELIVERED
 
 log = logging.getLogger("scgi.pool")
@@ -200,6 +200,8 @@ class Pool:
                 self._growth.nobody_is_idle(now)
             elif byte == ENOUGH and self._growth.on:
                 self._turnover.recycle(now)
+            elif byte == HANDED_OVER:
+                self.roster.renew_nudges()
             elif byte == DELIVERED:
                 self._deliver(now)
             elif byte == signal.SIGUSR1:
@@ -248,8 +250,6 @@ class Pool:
             workers = [[child.pid, child.born, child.first_slot, child.retiring] for child in self.roster]
             serves = self._ready > 0 or not self._growth.policy.minimum
             link.say(serves=serves, ready=self._ready, workers=workers, guard_off=self.guard.off)
-
-    # At every tick.
 
     def _tick(self, now: float) -> None:
         """Who waits for a peer, who was asked to end, who is not needed, who has done enough."""

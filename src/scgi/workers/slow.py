@@ -36,6 +36,7 @@ IN_MEMORY: Final = 1 << 20  # bytes of a request; what is longer goes to a file
 _WARY: Final = 50  # requests for which, after a slow peer, a worker does not wait long for the first byte
 _GLANCE: Final = 0.002  # seconds of such a wait
 _FLOOD: Final = 3  # slow peers in a row, after which nobody is waited for: whoever has queued has spoken meanwhile
+_LONG: Final = 0.5  # seconds after which one that waits for a worker may have given up
 _FAREWELL: Final = 0.02  # seconds in which most peers close after the answer
 
 
@@ -95,7 +96,11 @@ class SlowPeers:
     def take(self) -> tuple[int, Any]:
         """As `accept`: the next request that has become whole in the lobby. Raises BlockingIOError if there is none."""
         while self._exit is not None and (parcel := take(self._exit)) is not None:
-            if parcel.errand is Errand.WHOLE:
+            # At once, an ended side may be one that was ended with the request.
+            left = time.monotonic() - parcel.began > _LONG and has_left(parcel.fd)
+            if left:
+                log.info("a client has left while it waited; its request is skipped")
+            elif parcel.errand is Errand.WHOLE:
                 self._delivered[parcel.fd] = parcel
                 return parcel.fd, ""
             for descriptor in (parcel.fd, parcel.file):
@@ -122,6 +127,12 @@ class SlowPeers:
             self._in_a_row += 1
             raise BlockingIOError(errno.EAGAIN, "a slow peer")
         self._in_a_row = 0
+        return os.read(fd, size)
+
+    def _read(self, fd: int, size: int) -> bytes:
+        """What comes next of a request that has begun; for a while after a slow peer without a long wait."""
+        if self._wary > 0 and not _comes(fd, _GLANCE):
+            raise BlockingIOError(errno.EAGAIN, "a slow peer")
         return os.read(fd, size)
 
     # A head that did not come whole in one read, or came wrong.
@@ -152,7 +163,7 @@ class SlowPeers:
             try:
                 if slow:
                     raise BlockingIOError
-                data = receive_head(fd, deadline) if waits_here else os.read(fd, READ_SIZE)
+                data = receive_head(fd, deadline) if waits_here else self._read(fd, READ_SIZE)
             except BlockingIOError:
                 slow = False
                 if self._to_the_lobby(Parcel(fd, Errand.REQUEST, b"".join(received))):
@@ -204,7 +215,7 @@ class SlowPeers:
             if waits_here and not _comes(fd, self._patience.body):
                 raise TruncatedRequest("the body did not come in time", code="body-timeout", status_hint=408)
             try:
-                piece = os.read(fd, min(whole - size, 4 * READ_SIZE))
+                piece = (os.read if waits_here else self._read)(fd, min(whole - size, 4 * READ_SIZE))
             except BlockingIOError:
                 if not waits_here and self._spool_to_the_lobby(fd, spool, size):
                     return None
