@@ -70,9 +70,7 @@ def test_a_request_that_has_hardly_begun_becomes_whole(ways: Ways, start: Start,
 
 @pytest.mark.parametrize("already", [1, 30, 600, 70_000])
 @pytest.mark.parametrize("as_file", [False, True])
-def test_what_a_worker_has_read_counts(
-    ways: Ways, start: Start, connect: Connect, already: int, as_file: bool
-) -> None:
+def test_what_a_worker_has_read_counts(ways: Ways, start: Start, connect: Connect, already: int, as_file: bool) -> None:
     start()
     request = post(100_000)
     ours, peer = connect()

@@ -51,9 +51,7 @@ FROM_NOTHING = PoolPolicy(minimum=0, maximum=5)
         pytest.param(
             POLICY, Census(5, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="at the maximum: who is slow?"
         ),
-        pytest.param(
-            POLICY, Census(7, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="the same beyond it"
-        ),
+        pytest.param(POLICY, Census(7, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="the same beyond it"),
         pytest.param(
             POLICY,
             Census(2, stalled=True),
