@@ -143,3 +143,11 @@ def test_a_jail_that_is_not_there_is_said_in_one_line(serve: Serve, short_tmp: P
     server = serve("--user", "nobody", "--chroot", short_tmp / "no", "--chdir", "/app", "app")
     assert server.wait() == ExitCode.CONFIG
     assert server.log().splitlines() == [f"scgi: chroot: there is no folder {short_tmp}/no"]
+
+
+def test_large_bodies_of_slow_peers_need_no_folder_for_temporary_files(serve: Serve, options: Any, jail: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    serve("--listen", address, "--max-workers", "1", *options, address=address)
+    for size in (300_000, 3_000_000):
+        assert ask(address, body=b"x" * size)["body"] == size
+        assert ask(address, body=b"x" * size, split=[1000, size // 2], pause=1.5)["body"] == size

@@ -13,8 +13,13 @@ IN_MEMORY: Final = 65536
 
 def nameless_file() -> int:
     """A new file that is gone when its last descriptor is closed. OSError if there is no place for it."""
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
+    except FileNotFoundError:  # no folder for temporary files, in a chroot jail say
+        if not hasattr(os, "memfd_create"):
+            raise
+        return os.memfd_create("spool")
 
 
 class Spool:

@@ -16,13 +16,13 @@ import logging
 import os
 import select
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 from scgi.errors import LimitExceeded, ProtocolError, TruncatedBody, TruncatedRequest
 from scgi.net.handover import Errand, Parcel, hand_over, take
+from scgi.net.spool import nameless_file
 from scgi.net.stream import Patience, PeerGone, leave, receive_head, send_all
 from scgi.protocol.request import Head, Limits, RequestReader
 from scgi.protocol.response import error_page
@@ -227,7 +227,7 @@ class SlowPeers:
                 break
             if isinstance(spool, io.BytesIO) and size + len(piece) > IN_MEMORY:
                 memory = spool
-                spool = tempfile.TemporaryFile()
+                spool = os.fdopen(nameless_file(), "r+b")
                 spool.write(memory.getbuffer())
             spool.write(piece)
             size += len(piece)
