@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import StartFront
+from conftest import Launch, StartFront
 from guard.conftest import descriptors_of, pass_the_moment, running, said, sockets_of
-from support import Process, build_request, parse_response, raw_exchange, scgi_request, wait_until
+from support import Process, build_request, free_port, parse_response, raw_exchange, scgi_request, wait_until
 from support.addresses import connect
 from support.generations import pools_of, workers_of
 from support.identity import needs_root
@@ -132,6 +132,28 @@ def test_what_was_roots_memory_ends_in_no_core_file_unless_somebody_asks_for_tho
     server = here.serve("pages.py", "--rlimit", "core=4096", workers=2)
     assert core_limits(server) == {"4096"}
     assert scgi_request(server.address, path="/leave").status == 502
+
+
+PROGRAM = """
+import os, time
+from scgi.scgi_server import SCGIHandler, SCGIServer
+
+class Handler(SCGIHandler):
+    def produce(self, env, bodysize, input, output):
+        output.write("Content-Type: text/plain\\r\\n\\r\\nhalf a page")
+        time.sleep(0.7)
+        os._exit(3)
+
+SCGIServer(Handler, host="127.0.0.1", port={port}, max_children=2).serve()
+"""
+
+
+def test_a_program_that_runs_the_server_itself_has_it_too(launch: Launch, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "program.py").write_text(PROGRAM.format(port=port))
+    server = launch(tmp_path / "program.py", address=f"127.0.0.1:{port}")
+    answer = scgi_request(server.address, {"HTTP_X_REQUEST_ID": "order-77"})
+    assert (answer.status, answer.text) == (502, "502 Bad Gateway\nRequest order-77\n")
 
 
 def test_an_answer_to_head_has_no_body(each_kind: Room) -> None:
