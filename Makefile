@@ -16,7 +16,7 @@ VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 BIN := $(VENV)/bin
-PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 $(ARGS)
+PYTEST := -m pytest --numprocesses=4 $(ARGS)
 
 .PHONY: help demo test check coverage soak bench test-pythons test-packages format clean FORCE
 

@@ -320,7 +320,7 @@ class Pool:
         """Say how a worker ended, and judge what that means for the next."""
         child = loss.child
         age = now - child.born
-        failed = loss.status != 0
+        failed, killed = loss.status != 0, loss.status == signal.SIGKILL  # somebody has: it is not the code
         asked = child.retiring or self.phase is Phase.STOPPING
         self._changed = True
         self.oversight.mourned(loss, now)
@@ -341,7 +341,7 @@ class Pool:
             self._give_up(loss, now)
         else:
             self._growth.start_over()
-            if rest := self._budget.lost(now, self._budget.BRIEF if child.ready else self._budget.LONGEST):
+            if rest := self._budget.lost(now, self._budget.BRIEF if child.ready or killed else self._budget.LONGEST):
                 log.warning("workers die at once: the next one starts in %.1f s", rest)
 
     def _give_up(self, loss: Loss, now: float) -> None:
