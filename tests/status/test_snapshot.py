@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from scgi.status.snapshot import (
     Current,
     GenerationRow,
     ListenerRow,
+    LobbyRow,
     Snapshot,
     WorkerFacts,
     WorkerRow,
@@ -146,6 +147,38 @@ def test_what_a_later_version_adds_is_left_out() -> None:
     assert Snapshot.from_json(found) == SNAPSHOT
 
 
+def with_generation(**changes: Any) -> Snapshot:
+    """The same with one generation, of which this is different."""
+    return replace(SNAPSHOT, generations=(replace(SNAPSHOT.generations[0], **changes),))
+
+
+REFUSED = "off: this system refuses to duplicate a worker's connection: Operation not permitted"
+
+
+def test_guard_and_lobby_of_a_generation_go_through_json_too() -> None:
+    found = with_generation(guard=REFUSED, lobby=LobbyRow(1, 2, 3, 4))
+    (row,) = json.loads(json.dumps(found.as_json()))["generations"]
+    assert row["guard"] == REFUSED
+    assert row["lobby"] == {"reading": 1, "answering": 2, "too_late": 3, "gone": 4}
+    assert Snapshot.from_json(found.as_json()) == found
+
+
+def test_what_an_earlier_version_did_not_have_is_as_if_nothing_had_happened() -> None:
+    found = SNAPSHOT.as_json()
+    for row in found["generations"]:
+        del row["guard"], row["lobby"]
+    del found["counters"]["lost_lines"]
+    assert Snapshot.from_json(found) == SNAPSHOT
+
+
+@pytest.mark.parametrize("lobby", [None, 7])
+def test_a_lobby_that_is_none_is_a_value_error(lobby: object) -> None:
+    found = SNAPSHOT.as_json()
+    found["generations"][0]["lobby"] = lobby
+    with pytest.raises(ValueError, match="not a server's state"):
+        Snapshot.from_json(found)
+
+
 @pytest.mark.parametrize("found", [{}, {"listeners": 1}, {**SNAPSHOT.as_json(), "generations": [{}]}, {"counters": []}])
 def test_what_is_no_state_is_a_value_error(found: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not a server's state"):
@@ -175,6 +208,37 @@ def test_people_get_a_table() -> None:
     assert render(SNAPSHOT) == TABLE
 
 
+def lines_between_generation_and_table(found: Snapshot) -> list[str]:
+    lines = render(found).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("generation "))
+    return lines[start + 1 : next(n for n, line in enumerate(lines) if line.startswith("  PID "))]
+
+
+def test_a_guard_that_is_on_and_a_lobby_that_nobody_needed_are_not_worth_a_line() -> None:
+    assert lines_between_generation_and_table(with_generation()) == []
+
+
+def test_a_guard_that_is_off_says_why() -> None:
+    assert lines_between_generation_and_table(with_generation(guard=REFUSED)) == [f"  guard: {REFUSED}"]
+
+
+@pytest.mark.parametrize(
+    ("lobby", "line"),
+    [
+        (LobbyRow(reading=12, answering=3), "  lobby: 12 reading, 3 answering; 0 came too late, 0 left"),
+        (LobbyRow(too_late=5, gone=1), "  lobby: 0 reading, 0 answering; 5 came too late, 1 left"),
+    ],
+)
+def test_a_lobby_in_which_somebody_is_or_was_has_its_figures(lobby: LobbyRow, line: str) -> None:
+    assert lines_between_generation_and_table(with_generation(lobby=lobby)) == [line]
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0, ""), (1, ", 1 log line lost"), (1500, ", 1500 log lines lost")])
+def test_log_lines_that_are_lost_are_counted_where_there_are_such(lost: int, told: str) -> None:
+    found = replace(SNAPSHOT, counters=replace(SNAPSHOT.counters, lost_lines=lost))
+    assert render(found).splitlines()[4].endswith("2 refused peers" + told)
+
+
 def test_lines_are_cut_to_the_terminals_width_and_only_there() -> None:
     lines = render(SNAPSHOT, 40).splitlines()
     assert max(map(len, lines)) == 40 and lines[0] == "scgi-server 1.2.3, process 100: serving…"
@@ -185,10 +249,16 @@ def test_nothing_that_a_request_says_can_move_the_cursor_or_forge_a_line() -> No
     evil = "GET /\x1b[2J\n999  idle  \u202e\x9b31m\x7f"
     row = WorkerRow(1, "idle\x1b[1m", 1.0, 0, 0.0, 0, (Current("id\r", evil, 0.0),))
     found = Snapshot(
-        "v\n", 1, 1.0, "p\n", (ListenerRow("a\x1b\n"),), (GenerationRow(1, 1, "s\t", 1.0, (row,)),), http="h\n"
+        "v\n",
+        1,
+        1.0,
+        "p\n",
+        (ListenerRow("a\x1b\n"),),
+        (GenerationRow(1, 1, "s\t", 1.0, (row,), "off:\x1b\n"),),
+        http="h\n",
     )
     text = render(found)
-    assert len(text.splitlines()) == len(text.split("\n")) - 1 == 8
+    assert len(text.splitlines()) == len(text.split("\n")) - 1 == 9
     assert text.replace("\n", "").isprintable()
 
 
