@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -297,12 +298,12 @@ def guarding(
 ) -> Guarding:
     """`total` short requests at least and for so many seconds at least, long ones beside them, and a worker killed
     every 50 ms: whoever gets an answer gets its own, whole and once; or a 502 with its own id; or nothing, or its
-    answer's beginning."""
+    answer's beginning. Nothing is not for those that had run for half a second."""
     chance = random.Random(seed)
     kills = []
     with (
         Load(server.address, clients=clients) as short,
-        Load(server.address, clients=4, pause=0.6, first=10**9) as long,
+        Load(server.address, clients=4, pause=LONG, first=10**9) as long,
     ):
         end = time.monotonic() + seconds
         next_kill = time.monotonic() + every
@@ -323,10 +324,16 @@ def guarding(
     # One that is killed may still take a connection before it dies.
     unexplained = not_explained([loss._replace(began=loss.began - 0.05) for loss in lost], kills)
     assert unexplained == [], (str(found), unexplained[:10])
+    ages = {int(number): float(age) for number, age in RAN.findall(server.log())}
+    unguarded = [loss for loss in empty if GUARDED <= ages.get(loss.number, 0.0) < LONG]
+    assert unguarded == [], (str(found), unguarded[:10])
     assert clean, str(found)
     return found
 
 
+LONG = 0.8  # seconds that a request takes which may be guarded
+GUARDED = 0.6  # as the log rounds it: more than half a second
+RAN = re.compile(r"\(request load-(\d+), (\d+\.\d) s\)")  # in the line about a worker's death
 EMPTY = ("closed without an answer", "ConnectionResetError after", "BrokenPipeError after")
 
 
