@@ -57,11 +57,13 @@ def test_the_death_of_idle_workers_costs_nothing(tcp_room: Room) -> None:
     assert "between requests" in first or "before its first request" in first
 
 
+@pytest.mark.alone
 def test_kills_at_random_instants_under_load_cost_the_killed_workers_requests_alone(either_room: Room) -> None:
     server = either_room.serve(either_room.app, workers=4)
     killing(server, seconds=4, seed=17, clients=32)
 
 
+@pytest.mark.alone
 def test_a_client_gets_its_own_answer_or_a_502_of_its_own_while_a_worker_is_killed_every_50_ms(
     either_room: Room,
 ) -> None:

@@ -6,7 +6,7 @@ of ours could leave a connection half closed.
 
 Where there are other threads, one of them does nothing but hear signals; it has the interpreter raise in those that
 serve (`PyThreadState_SetAsyncExc`). That happens a moment later, so whoever ends such a request calls `settle`, which
-takes back what has not been raised yet. Imports `apps`, `status`, `errors`.
+has it over with. Imports `apps`, `status`, `errors`.
 """
 
 from __future__ import annotations
@@ -91,11 +91,21 @@ class Interrupter:
                 self._throw(slot)
 
     def settle(self, slot: Slot) -> None:
-        """By the thread of a slot whose request has ended: what was not raised in it yet is not to be raised at all."""
-        if slot is not self._slots[0]:
+        """By the thread of a slot whose request has ended: what was not raised in it yet is raised here, and is over.
+
+        To take it back would leave Python (3.11) looking for it at every step for ever.
+        """
+        if slot is self._slots[0]:
+            return
+        try:
             with self._lock:
-                if self._thrown.pop(slot.index, None) is not None:
-                    _raise_in(slot.thread, None)
+                if self._thrown.pop(slot.index, None) is None:
+                    return
+                _raise_in(slot.thread, RequestTimeout)  # whether or not it was raised before
+            for _ in range(1000):
+                pass
+        except RequestTimeout:
+            pass
 
     def _is_condemned(self, slot: Slot) -> bool:
         """Whether the request that it serves now has had its time, and was not interrupted yet."""
