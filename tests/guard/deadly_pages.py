@@ -59,6 +59,12 @@ def begin(environ):
     time.sleep(20)
 
 
+def shorten(environ):
+    say("running")
+    time.sleep(1)
+    yield b"half of what was announced\n"
+
+
 def fork(environ):
     """A helper that stays beside the worker, with all that the worker has open."""
     if not os.fork():
@@ -78,5 +84,6 @@ def pid(environ):
 
 
 def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
+    length = [("Content-Length", "1000")] if environ["PATH_INFO"] == "/shorten" else []
+    start_response("200 OK", [("Content-Type", "text/plain"), *length])
     return globals()[environ["PATH_INFO"].strip("/") or "pid"](environ)

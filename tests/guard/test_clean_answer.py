@@ -219,6 +219,27 @@ def test_the_peer_of_a_guarded_request_sees_the_end_though_nobody_lets_go_of_the
     wait_until(lambda: sockets_of(pool) == before, what="the duplicate to be let go")
 
 
+def test_so_does_the_peer_of_one_whose_answer_breaks_off_and_tcp_can_tell(each_kind: Room) -> None:
+    server = each_kind.serve("pages.py", workers=2)
+    (pool,) = pools_of(server)
+    before = sockets_of(pool)
+    with connect(server.address) as peer:
+        peer.sendall(build_request(path="/shorten"))
+        wait_until(lambda: sockets_of(pool) == before + 1, what="the duplicate")
+        os.kill(pool, signal.SIGSTOP)
+        try:
+            assert peer.recv(65536).endswith(b"half of what was announced\n")
+            if server.address.startswith("unix:"):
+                assert peer.recv(65536) == b""
+            else:
+                with pytest.raises(ConnectionResetError):
+                    peer.recv(65536)
+            assert sockets_of(pool) == before + 1
+        finally:
+            os.kill(pool, signal.SIGCONT)
+    wait_until(lambda: sockets_of(pool) == before, what="the duplicate to be let go")
+
+
 def test_what_a_pool_has_open_does_not_grow(here: Room) -> None:
     server = here.serve("pages.py", workers=4)
     (pool,) = pools_of(server)

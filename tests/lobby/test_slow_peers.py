@@ -191,6 +191,31 @@ def test_what_waits_takes_room_on_the_disk_and_not_in_memory(serve: Callable[...
             assert parse_response(answer_to(peer)).text == said(body)
 
 
+def test_who_ends_his_side_late_in_the_middle_of_a_request_is_told(serve: Callable[..., Process]) -> None:
+    server = serve()
+    with in_the_lobby(server, REQUEST[:-1]) as peer:
+        silent_since = time.monotonic()
+        wait_until(lambda: time.monotonic() > silent_since + 0.7)
+        peer.shutdown(socket.SHUT_WR)
+        assert parse_response(answer_to(peer)).status == 400
+
+
+def test_the_room_of_a_body_is_free_once_its_request_is_answered(serve: Callable[..., Process]) -> None:
+    server = serve()
+    [worker] = workers_of(server)
+    body = os.urandom(2_000_000)
+    with in_the_lobby(server, build_request(method="POST", path="/read", body=body)[:-1]) as peer:
+        peer.sendall(body[-1:])
+        assert parse_response(answer_to(peer)).text == said(body)
+    folder = Path(f"/proc/{worker}/fd")
+
+    def spools() -> list[str]:
+        names = [os.readlink(path) for path in folder.iterdir()]
+        return [name for name in names if name.endswith("(deleted)") and not name.startswith("/memfd:stacks")]
+
+    wait_until(lambda: not spools())
+
+
 # Answers
 
 

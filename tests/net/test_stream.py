@@ -238,3 +238,14 @@ def test_a_reset_tells_a_tcp_peer_that_the_answer_is_not_whole() -> None:
         reset(ours.detach())
         with pytest.raises(ConnectionResetError):
             peer.recv(10)
+
+
+def test_that_comes_at_once_though_somebody_has_a_duplicate(pair: Pair) -> None:
+    with pair[0].dup():
+        pair[1].settimeout(10)
+        reset(pair[0].detach())
+        if pair[1].family == socket.AF_UNIX:
+            assert pair[1].recv(10) == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                pair[1].recv(10)

@@ -10,10 +10,12 @@ Imports `errors` only.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,6 +145,13 @@ def leave(fd: int, patience: Patience) -> int:
 
 
 def reset(fd: int) -> None:
-    """Close so that the peer can tell that the answer is not whole: TCP resets; a unix socket has no such way."""
+    """Close so that the peer can tell that the answer is not whole: TCP resets; a unix socket has no such way.
+
+    At once, even if somebody has a duplicate of the connection: then a close alone ends nothing.
+    """
     with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if sock.family == socket.AF_UNIX:
+            sock.shutdown(socket.SHUT_WR)
+        elif sys.platform == "linux":  # AF_UNSPEC, which Python cannot say, dissolves a connection (connect(2))
+            ctypes.CDLL(None).connect(fd, struct.pack("=H14x", socket.AF_UNSPEC), 16)

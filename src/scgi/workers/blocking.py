@@ -49,7 +49,7 @@ from scgi.status.scoreboard import (
 from scgi.workers import forked
 from scgi.workers.intake import Intake
 from scgi.workers.interrupt import Interrupter
-from scgi.workers.slow import READ_SIZE, Accept, Read, SlowPeers, end_our_side, has_left, warn_of_more
+from scgi.workers.slow import READ_SIZE, Accept, Read, SlowPeers, end_our_side, has_left, let_go, warn_of_more
 
 log = logging.getLogger("scgi.worker")
 
@@ -267,12 +267,12 @@ class Worker:
                 outcome = adapter(slot, fd, variables, length, body)
                 slot.fd = -1
                 if outcome or beyond is not None or slot.sent > LONG_ANSWER or board[mark]:
-                    self._unusual_end(slot, fd, beyond, outcome)
+                    self._unusual_end(slot, fd, body, beyond, outcome)
                 else:
                     close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
             except RequestTimeout:  # in a thread that was just coming back from the application
                 outcome, slot.fd = (outcome if slot.fd < 0 else Outcome.BROKEN), -1
-                self._unusual_end(slot, fd, beyond, outcome)
+                self._unusual_end(slot, fd, body, beyond, outcome)
             if access is not None:
                 access(slot, now() - started)
             slot.variables = NO_VARIABLES
@@ -293,7 +293,7 @@ class Worker:
             self.board.memory[ARMED] = 0
             self._tell(NOBODY_IDLE)
             return
-        if has_left(fd):
+        if not self.slow.has_brought(fd) and has_left(fd):
             log.info("a client has left while it waited; its request is skipped")
             self.intake.bury(fd)
 
@@ -303,7 +303,7 @@ class Worker:
         except OSError:
             pass  # full: the pool is awake already; closed: it is gone, and so shall we be
 
-    def _unusual_end(self, slot: Slot, fd: int, beyond: int | None, outcome: Outcome) -> None:
+    def _unusual_end(self, slot: Slot, fd: int, body: Any, beyond: int | None, outcome: Outcome) -> None:
         """Close a connection that a plain close might harm; end this worker if its handler wanted to."""
         if slot.forked:
             forked.end(None)
@@ -311,6 +311,7 @@ class Worker:
         if watched:
             self.interrupter.settle(slot)
             slot.board[slot.index + MARKS] = 0
+        let_go(body)
         if outcome & Outcome.HANDED_OVER:
             os.close(fd)
             self._tell(HANDED_OVER)

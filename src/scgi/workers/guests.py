@@ -74,11 +74,11 @@ class Reading:
             return False
         except OSError as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
+        self._heard = now
         if not data:
             self._end_early()
             return True
         self.spool.append(data)
-        self._heard = now
         had_head = self._end > 0
         whole = self.look()
         if not had_head and self._end:

@@ -62,6 +62,10 @@ class SpooledBody(io.RawIOBase):
             raise TruncatedBody(expected=self._length, received=self._received)
         return count
 
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
 
 class SlowPeers:
     """Of one worker process. Without an `entrance` it waits for slow peers itself, with time limits."""
@@ -107,6 +111,10 @@ class SlowPeers:
                 if descriptor >= 0:
                     os.close(descriptor)
         raise BlockingIOError(errno.EAGAIN, "nothing in the lobby is whole")
+
+    def has_brought(self, fd: int) -> bool:
+        """Whether that is what `take` has brought: then it has seen to it that somebody waits for the answer."""
+        return fd in self._delivered
 
     def _delivered_read(self, fd: int, size: int) -> bytes:
         """As `os.read`, for what `take` has brought: the whole request, or its head, and `longer_body` has the rest."""
@@ -296,6 +304,13 @@ def end_our_side(fd: int) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
     sock.detach()
+
+
+def let_go(body: Any) -> None:
+    """Of the file that a long body is in: its room is wanted back now, though somebody may still refer to it."""
+    if isinstance(body, io.BufferedReader):
+        with contextlib.suppress(ValueError):  # an application has detached it
+            body.close()
 
 
 def warn_of_more(count: int, length: int | str) -> None:
