@@ -16,7 +16,6 @@ VENV ?= .venv
 PYTHON ?=
 ARGS ?=
 BIN := $(VENV)/bin
-PYTEST := -m pytest --numprocesses=4 $(ARGS)
 
 .PHONY: help demo test check coverage soak bench test-pythons test-packages format clean FORCE
 
@@ -30,11 +29,11 @@ demo: $(VENV)/.ready-http
 test: $(VENV)/.ready-http,reload,test $(VENV)/.test-packages
 ifdef COVERAGE
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run $(PYTEST)
+	scripts/run-tests "$(BIN)/coverage run" $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 else
-	$(BIN)/python $(PYTEST)
+	scripts/run-tests $(BIN)/python $(ARGS)
 endif
 
 coverage:

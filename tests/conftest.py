@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-import support
 from support import Chromium, Front, Process, apache, free_port, lighttpd, nginx, short_folder, start
 
 if os.geteuid() == 0:  # in containers; tests/isolation is about what happens without it
@@ -26,26 +24,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers have it from here
     # Control sockets of servers under test stay apart from those of this machine's own.
     os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="scgi-run-")
     atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
-    """Tests marked ``alone`` run while no other does; waiting for that does not count as their time."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return (yield)
-    with _turn(exclusive=item.get_closest_marker("alone") is not None):
-        return (yield)
-
-
-@contextmanager
-def _turn(exclusive: bool) -> Iterator[None]:
-    # Any two files serve as locks. Who wants the room for itself waits while holding the gate, so that
-    # nobody enters before it.
-    with open(__file__) as gate, open(support.__file__) as room:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
 
 
 @pytest.fixture

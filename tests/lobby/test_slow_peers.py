@@ -355,3 +355,17 @@ def test_threads_of_a_worker_hand_over_too(serve: Callable[..., Process]) -> Non
             assert parse_response(answer_to(peer)).text == said(b"x" * 1000)
         for reader in readers:
             reader.join()
+
+
+def test_what_has_become_whole_waits_for_nobody_while_a_thread_of_any_worker_is_idle(
+    serve: Callable[..., Process],
+) -> None:
+    server = serve("--threads", "8", workers=2)
+    request = build_request(path="/nap/4")
+    with peers(server.address, 40, request[:10]) as half:
+        times(server.address, 3)
+        for peer in half[:14]:
+            peer.sendall(request[10:])
+        wait_until(lambda: server.log().count("napping") == 14, 3, "all fourteen to run")
+        for peer in half[:14]:
+            assert parse_response(answer_to(peer)).status == 200

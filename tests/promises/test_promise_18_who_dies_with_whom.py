@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from pool.crowd import begun, rest_of
 from soak.scenarios import master_killed
 from support import is_alive, scgi_request, wait_until
@@ -51,6 +53,7 @@ def test_a_pool_that_is_killed_is_replaced_within_a_second_and_costs_no_request(
     assert server.log().count("killed by SIGKILL") == 3
 
 
+@pytest.mark.alone
 def test_a_pool_that_stops_responding_is_replaced_and_costs_no_request(tcp_room: Room) -> None:
     server = tcp_room.serve("app.py", workers=3)
     with Load(server.address, clients=16, pause=0.002) as load:

@@ -163,7 +163,7 @@ class Load:
 
     @property
     def waiting(self) -> int:
-        """Requests that are connected, or about to be, and not answered yet."""
+        """Requests that are sent and not answered yet."""
         return self._counters()[3]
 
     def wait_for_more(self, count: int = 100, within: float = 20) -> None:

@@ -23,7 +23,7 @@ import zlib
 from collections import deque
 from typing import Any
 
-COUNTERS = struct.Struct("=QQQQ")  # answered, lost, refused, connected and not yet answered
+COUNTERS = struct.Struct("=QQQQ")  # answered, lost, refused, sent and not yet answered
 STOP = COUNTERS.size  # offset of the byte that says: ask no more
 
 _AGAIN_IN = 0.01  # after a refused connection
@@ -58,6 +58,7 @@ class Clients:
         self.memory = mmap.mmap(orders["memory"], 0)
         self.poller = select.epoll()
         self.busy: dict[int, Client] = {}
+        self.sent: set[int] = set()  # those of them that have asked
         self.resting: deque[tuple[float, Client]] = deque()
         for _ in range(orders["clients"]):
             self.resting.append((0.0, Client()))
@@ -108,7 +109,7 @@ class Clients:
         return not self.total or self.answered + len(self.lost) + len(self.busy) < self.total
 
     def publish(self) -> None:
-        COUNTERS.pack_into(self.memory, 0, self.answered, len(self.lost), self.refused, len(self.busy))
+        COUNTERS.pack_into(self.memory, 0, self.answered, len(self.lost), self.refused, len(self.sent))
 
     def begin(self, client: Client, now: float) -> None:
         """Connect and, where that is done at once, send the next request."""
@@ -142,6 +143,7 @@ class Clients:
                 sent = client.sock.send(client.to_send)
                 client.to_send = client.to_send[sent:]
                 if not client.to_send:
+                    self.sent.add(fd)
                     self.poller.modify(fd, select.EPOLLIN)
                 return
             chunk = client.sock.recv(1 << 18)
@@ -196,6 +198,7 @@ class Clients:
 
     def free(self, fd: int, rest: float = 0.0) -> None:
         client = self.busy.pop(fd)
+        self.sent.discard(fd)
         client.sock.close()
         if rest:
             self.resting.append((time.monotonic() + rest, client))

@@ -122,7 +122,9 @@ class Worker:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(NUDGE, self._on_nudge)
         signal.signal(_WAKE, _woken)
-        self.interrupter.arm(self.stacks, lambda: self._on_stop(signal.SIGTERM, None))
+        self.interrupter.arm(
+            self.stacks, {signal.SIGTERM: lambda: self._on_stop(signal.SIGTERM, None), NUDGE: self._look_up}
+        )
         scgi_log.set_request_lookup(self._current_request)
         adapters = [self.plan.make_adapter(self.lifeline) for _ in self.slots]
         os.register_at_fork(after_in_child=self._on_fork)
@@ -176,16 +178,16 @@ class Worker:
         self._on_nudge(signum, frame)
 
     def _on_nudge(self, signum: int, frame: FrameType | None) -> None:
-        self.intake.wake()
         for slot in self.slots:
             if slot.fd >= 0 and slot.board[slot.index] in (Stage.READING, Stage.WRITING):
                 with contextlib.suppress(OSError):  # another thread has just closed it
                     os.set_blocking(slot.fd, False)
-        self._wake_threads()
+        self._look_up()
         self.interrupter.on_signal(frame)
 
-    def _wake_threads(self) -> None:
+    def _look_up(self) -> None:
         """Interrupt the other threads' system calls, which then meet what was changed."""
+        self.intake.wake()
         for slot in self.slots[1:]:
             if slot.thread:
                 try:

@@ -55,10 +55,10 @@ class Interrupter:
         self._thrown: dict[int, int] = {}  # slot: the serial that was interrupted in it
         self._lock = threading.Lock()
 
-    def arm(self, stacks: int, leave: Callable[[], None]) -> None:
+    def arm(self, stacks: int, also: dict[int, Callable[[], None]]) -> None:
         """From now on SIGUSR2 has all stacks written to the descriptor `stacks`, even where C code holds the
-        interpreter. With several threads, NUDGE and TERM are also heard while the main one is in C code: TERM calls
-        `leave`, in a thread."""
+        interpreter. With several threads, signals are also heard while the main one is in C code: `also` says what
+        to call then, in a thread."""
         if stacks >= 0:
             faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True, chain=False)
         if len(self._slots) > 1:
@@ -66,7 +66,7 @@ class Interrupter:
             os.set_blocking(into, False)
             signal.set_wakeup_fd(into, warn_on_full_buffer=False)
             os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # else it would speak for its children
-            threading.Thread(target=self._listen, args=(out, leave), daemon=True).start()
+            threading.Thread(target=self._listen, args=(out, also), daemon=True).start()
 
     def on_signal(self, frame: FrameType | None) -> None:
         """In the main thread, which was interrupted in `frame`. Raises `RequestTimeout` if its request has to end."""
@@ -76,11 +76,12 @@ class Interrupter:
             self._note(slot)
             raise RequestTimeout(f"this request has run for {ran:.1f} s")
 
-    def _listen(self, out: int, leave: Callable[[], None]) -> None:
+    def _listen(self, out: int, also: dict[int, Callable[[], None]]) -> None:
         with contextlib.suppress(OSError):  # the application has closed all descriptors it found
             while heard := os.read(out, 64):
-                if signal.SIGTERM in heard:
-                    leave()
+                for signum, call in also.items():
+                    if signum in heard:
+                        call()
                 for slot in self._slots[1:]:
                     self.interrupt(slot)
 
