@@ -275,7 +275,8 @@ def test_two_hundred_guarded_requests_leave_no_descriptor(here: Room) -> None:
             wait_until(lambda: sockets_of(pool) == idle + 50, what="50 duplicates")
             assert [parse_response(end_of(peer)).text for peer in peers] == ["slept\n"] * 50
         wait_until(lambda: sockets_of(pool) == idle, what="the duplicates to be let go")
-    wait_until(lambda: descriptors_of(pool) <= before, 3, f"{before} descriptors: {os.listdir(f'/proc/{pool}/fd')}")
+    # Under load some come by the lobby, whose process stays a while.
+    wait_until(lambda: descriptors_of(pool) <= before, 15, f"{before} descriptors: {os.listdir(f'/proc/{pool}/fd')}")
 
 
 def test_new_workers_have_nothing_of_the_duplicates(here: Room) -> None:
