@@ -16,8 +16,9 @@ import pytest
 from conftest import Launch, Serve
 from pool.conftest import PAGES
 from pool.crowd import Crowd, begun, rest_of
-from support import Process, free_port, is_alive, is_listening, scgi_request, wait_until
+from support import Process, build_request, free_port, is_alive, is_listening, scgi_request, wait_until
 from support.addresses import connect
+from support.processes import title_of
 
 StartPool = Callable[..., Process]
 
@@ -261,6 +262,21 @@ def test_where_new_connections_cannot_be_kept_out_the_end_comes_all_the_same(lau
         assert server.wait() == 0
     assert [loss for loss in crowd.lost if loss[0] < told] == []
     assert len(crowd.lost) <= 20
+
+
+def test_nor_does_a_late_request_in_the_lobby_keep_such_a_server_for_those_who_still_come(launch: Launch) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    server = launch("-c", WITHOUT_FILTER, "serve", "--listen", address, f"{PAGES}:app", address=address)
+    request = build_request(path="/sleep/0")
+    with Crowd(address, size=32) as crowd, connect(address, 20) as peer:
+        peer.sendall(request[:5])
+        wait_until(lambda: "lobby" in {title_of(pid).removeprefix("scgi: ")[:5] for pid in server.descendants()})
+        wait_until(lambda: crowd.answered > 100)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: not server.workers())
+        peer.sendall(request[5:])
+        assert rest_of(peer).status == 200
+        assert server.wait() == 0
 
 
 def test_when_the_master_is_killed_idle_workers_go_busy_ones_finish_and_the_address_is_free(

@@ -101,6 +101,7 @@ class Pool:
         self._guard_off = ""  # as it was told
         self._deadline = inf
         self._drains = False  # what is in the lobby is ours to finish
+        self._leaves = False  # what is in the queues is not ours any more
         self._wiring = Wiring(
             bell.into, bell.lifeline_out, self._not_for_workers, last_words, title and f"worker, {title}",
             plan.ration, self.lobby.entrance, self.lobby.exit, self.oversight.stacks_fd,
@@ -380,6 +381,7 @@ class Pool:
             self._spawn(now)
         self._growth.end()
         if not drain or self.doors.all_lent:
+            self._leaves = True
             self._retire_all(now)
             return
         self.roster.board.memory[DRAINING] = 1
@@ -410,8 +412,10 @@ class Pool:
                 child.send(signal.SIGKILL)
         elif self.phase is Phase.DRAINING:
             self._deliver(now)
-            if self.doors.leave_ajar(now, self._done(), len(self.roster) * self.plan.worker.threads):
-                self._retire_all(now)
+            ajar = self.doors.leave_ajar(now, self._done(), len(self.roster) * self.plan.worker.threads)
+            if ajar or (self._leaves and not self.reception.somebody_waits()):
+                for child in list(self.roster.serving()):  # one that was forked for the lobby's sake too
+                    self._retire(child, now)
             for child in self.roster:
                 if not self.roster.is_busy(child):  # again: a signal that comes just before `accept` is missed
                     child.send(signal.SIGTERM if child.retiring else NUDGE)

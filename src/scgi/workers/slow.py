@@ -56,15 +56,17 @@ class SpooledBody(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
+        if self._file.closed:
+            return 0
         count: int = self._file.readinto(target)  # type: ignore[attr-defined]
         self._received += count
         if not count and len(target) and self._received < self._length:
             raise TruncatedBody(expected=self._length, received=self._received)
         return count
 
-    def close(self) -> None:
+    def let_go(self) -> None:
+        """Of the file: what is left of the body is not read any more. An application that keeps it reads its end."""
         self._file.close()
-        super().close()
 
 
 class SlowPeers:
@@ -310,7 +312,8 @@ def let_go(body: Any) -> None:
     """Of the file that a long body is in: its room is wanted back now, though somebody may still refer to it."""
     if isinstance(body, io.BufferedReader):
         with contextlib.suppress(ValueError):  # an application has detached it
-            body.close()
+            if isinstance(body.raw, SpooledBody):
+                body.raw.let_go()
 
 
 def warn_of_more(count: int, length: int | str) -> None:
