@@ -308,6 +308,7 @@ def test_a_lobby_that_is_killed_takes_only_its_guests_along(serve: Callable[...,
     assert workers_of(server) == workers
 
 
+@pytest.mark.alone  # else this client is a slow peer
 def test_a_server_without_slow_peers_has_no_lobby(serve: Callable[..., Process]) -> None:
     server = serve()
     times(server.address)
