@@ -231,5 +231,6 @@ def test_a_worker_whose_main_thread_never_comes_back_takes_no_more_and_loses_no_
 def test_workers_with_many_threads_hear_the_end_and_come_to_it_in_order(serve: Callable[..., Process]) -> None:
     server = serve("--threads", "32", workers=3)
     assert asked(server, "/pid")[0] == 200
+    wait_until(lambda: "serves after" in server.log(), 10)  # what has not come to serve ends without a word
     assert server.stop() == 0
     assert len(re.findall(r"worker \d+ ended", server.log())) == 3 and "killed" not in server.log()
