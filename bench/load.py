@@ -1,0 +1,52 @@
+"""The load: bench/client.c, told what to ask and what the answer has to be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.rounds import Slice
+from bench.servers import Server
+
+
+class WrongAnswer(Exception):
+    """A server gave no answer, or not the one expected: its figures mean nothing, so the run ends."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Loads a server as often as it is called: a Load in the sense of rounds.py."""
+
+    program: Path
+    clients: int = 4  # processes, each with one request at a time
+    connections: int = 1  # more than 1: so many requests at a time in each process, by epoll (SCGI only)
+    http: bool = False  # HTTP/1.1 on connections that are kept, instead of SCGI
+    apache: bool = False  # 40 variables as Apache sends them, instead of a browser's 24 behind nginx
+    path: str = "/shop/item"
+    body: int = 0  # bytes to send
+    length: int = 13  # of the answer's body
+    tail: str = "Hello, world\n"  # how the answer's body ends
+    slow_every: int = 0  # every so many requests goes to slow_path, and into the other histogram
+    slow_path: str = "/slow"
+    address: str = ""  # where to ask, if not where the server is (it is behind another)
+
+    def ask(self, server: Server, seconds: float, seed: int) -> dict[str, Any]:
+        """What client.c printed."""
+        command = [str(self.program), self.address or server.address, f"{seconds}", f"{seed}"]
+        for name in ("clients", "connections", "path", "body", "length", "tail", "slow_every", "slow_path"):
+            command += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        command += ["--http"] if self.http else []
+        command += ["--apache"] if self.apache else []
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+        if ended.returncode:
+            raise WrongAnswer(f"{server.name}: {ended.stderr.strip() or ended.returncode}")
+        said: dict[str, Any] = json.loads(ended.stdout)
+        return said
+
+    def __call__(self, server: Server, seconds: float, seed: int) -> Slice:
+        said = self.ask(server, seconds, seed)
+        return Slice(said["requests"], said["seconds"], Counter(dict(said["latency_us"])))
