@@ -6,7 +6,8 @@
 #   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
 #   make test-pythons    the tests on every Python from 3.11 on that is found here
 #   make soak            a server under load that is reloaded, stopped and killed, with figures (ARGS="--only killing")
-#   make bench           CPU per request against uWSGI (ARGS="--limit 1.3")
+#   make bench           CPU per request beside other servers, with a report (ARGS="--only hello-unix --limit 1.0")
+#   make bench-guard     has a request become dearer than it was? (ARGS=--record: this is how dear it may be)
 #   make format          ruff's formatting and safe repairs
 #
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another environment.
@@ -17,7 +18,7 @@ PYTHON ?=
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check coverage soak bench test-pythons test-packages format clean FORCE
+.PHONY: help demo test check coverage soak bench bench-guard test-pythons test-packages format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -48,9 +49,12 @@ check: $(VENV)/.ready-http,reload,test,check
 soak: $(VENV)/.ready-http,reload,test
 	cd tests && $(abspath $(BIN))/python -m soak $(ARGS)
 
-bench: $(VENV)/.ready-http
+bench: $(VENV)/.ready-http $(VENV)-bench/.ready
 	@scripts/system-packages bench $(BIN)/python
-	$(BIN)/python bench/compare.py $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-guard: $(VENV)/.ready-http
+	@$(BIN)/python -m bench.guard $(ARGS)
 
 format: $(VENV)/.ready-http,reload,test,check
 	$(BIN)/ruff check --fix
@@ -70,10 +74,15 @@ test-packages:
 	@scripts/system-packages tests $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-bench .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 $(VENV)/.ready-%: pyproject.toml $(if $(PYTHON),FORCE)
 	@scripts/make-venv $(VENV) "$(PYTHON)" $*
+	@touch $@
+
+# The peers have an environment of their own, with the same Python: the reference is called scgi too.
+$(VENV)-bench/.ready: bench/peers.txt | $(VENV)/.ready-http
+	@scripts/bench-peers $(@D) $(BIN)/python bench/peers.txt
 	@touch $@
 
 $(VENV)/.test-packages: | $(VENV)/.ready-http,reload,test

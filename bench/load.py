@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,24 @@ from bench.servers import Server
 
 class WrongAnswer(Exception):
     """A server gave no answer, or not the one expected: its figures mean nothing, so the run ends."""
+
+
+class CannotCompile(Exception):
+    """There is no C compiler, or it does not like what it is given."""
+
+
+def compiled(source: Path, folder: Path) -> Path:
+    """A program of bench/, compiled into the folder."""
+    program = folder / source.stem
+    try:
+        done = subprocess.run(
+            [os.environ.get("CC", "cc"), "-O2", "-o", program, source], capture_output=True, text=True
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise CannotCompile("a C compiler is needed, and there is no cc here") from None
+    if done.returncode:
+        raise CannotCompile(f"{source.name} cannot be compiled:\n{done.stderr}")
+    return program
 
 
 @dataclass(frozen=True)
@@ -49,4 +68,4 @@ class Client:
 
     def __call__(self, server: Server, seconds: float, seed: int) -> Slice:
         said = self.ask(server, seconds, seed)
-        return Slice(said["requests"], said["seconds"], Counter(dict(said["latency_us"])))
+        return Slice(said["requests"], said["seconds"], Counter(dict(said["latency_ns"])))

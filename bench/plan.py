@@ -1,12 +1,14 @@
-"""What every scenario is given: where things are, and how thorough to be."""
+"""What every scenario is given: where things are, how thorough to be, and what it runs on."""
 
 from __future__ import annotations
 
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,10 @@ class Plan:
     def rounds(self, full: int) -> int:
         """How many rounds of slices, given those of the full form."""
         return max(5, full // 3) if self.short else full
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Slice:
-    """What a client saw in one slice; the histogram says how many requests took so many microseconds, to 3 %."""
+    """What a client saw in one slice; the histogram says how many requests took so many nanoseconds, to 3 %."""
 
     requests: int
     seconds: float
@@ -43,14 +43,14 @@ class Series:
     requests: int = 0
     histogram: Counter[int] = field(default_factory=Counter)
 
-    def percentile(self, share: float) -> float:
+    def percentile(self, share: float) -> float | None:
         """The latency in µs that this share of all requests (0.99) did not exceed."""
         wanted = share * self.histogram.total()
         for latency in sorted(self.histogram):
             wanted -= self.histogram[latency]
             if wanted <= 0:
-                return float(latency)
-        return float("nan")
+                return latency / 1000
+        return None
 
 
 @dataclass(frozen=True)

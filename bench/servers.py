@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.cpu import tree_cpu
-
-HERE = Path(__file__).parent
+from bench.plan import HERE
 
 _VARIABLES = (
     "CONTENT_LENGTH 0 SCGI 1 REQUEST_METHOD GET REQUEST_URI / SCRIPT_NAME  PATH_INFO / QUERY_STRING  "
@@ -45,10 +44,12 @@ class Server:
     cwd: Path = HERE
     env: dict[str, str] = field(default_factory=dict)
     version: str = ""
+    missing: str = ""  # why it cannot be started, if that is known beforehand
     protocol: str = "scgi"  # in which it is asked whether it is there: scgi, http, none
     ours: bool = False
     stop_signal: int = signal.SIGINT  # TERM means reload to uWSGI
     within: float = 20.0  # seconds until the first answer
+    poll: float = 0.02  # seconds between two looks whether it answers
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     log: IO[bytes] | None = field(default=None, repr=False)
 
@@ -63,8 +64,8 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait for its first answer. Raises Missing if it is not installed, or does not answer in time."""
-        if shutil.which(self.command[0]) is None:
-            raise Missing(f"{self.name} is left out: {self.command[0]} is not installed.")
+        if self.missing or shutil.which(self.command[0]) is None:
+            raise Missing(f"{self.name} is left out: {self.missing or self.command[0] + ' is not installed'}.")
         self.log = tempfile.TemporaryFile()
         environ = os.environ | {"SCGI_ALLOW_ROOT": "yes"} | self.env  # as root the others do not ask either
         self.process = subprocess.Popen(
@@ -77,7 +78,7 @@ class Server:
                 said = self.said()
                 self.stop()
                 raise Missing(f"{self.name} is left out: it does not start.\n{said}")
-            time.sleep(0.02)
+            time.sleep(self.poll)
 
     def answers(self) -> bool:
         """Whether it answers a request now; anything counts as an answer."""
@@ -88,6 +89,10 @@ class Server:
                 return not question or bool(sock.recv(1))
         except OSError:
             return False
+
+    def send_signal(self, signum: int) -> None:
+        assert self.process is not None, f"{self.name} is not running"
+        self.process.send_signal(signum)
 
     def said(self) -> str:
         """The last lines of its log."""

@@ -20,6 +20,7 @@ class Column:
     key: str
     title: str
     digits: int = 1  # after the point
+    spread: bool = False  # with its quartiles, which a row has as KEY_low and KEY_high
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Table:
 
 CPU_COLUMNS = [
     Column("cpu", "µs CPU per request"),
-    Column("to_uwsgi", "× uWSGI", 2),
-    Column("to_floor", "× floor", 2),
+    Column("to_uwsgi", "× uWSGI", 2, spread=True),
+    Column("to_floor", "× floor", 2, spread=True),
     Column("rate", "requests/s", 0),
     Column("p50", "p50 µs", 0),
     Column("p99", "p99 µs", 0),
