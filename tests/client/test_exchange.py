@@ -132,7 +132,7 @@ def test_what_is_no_answer_is_refused_however_its_bytes_are_split(name: str) -> 
 
 @pytest.mark.parametrize("status", [200, 599, 600, 999])
 def test_every_status_that_the_server_lets_an_application_give_is_taken(status: int) -> None:
-    head = build_head(f"{status} Odd", [], 0).data
+    head = build_head(f"{status} Odd", [], 0)[0]
     answer = Exchange([], 0).feed(head)[0]
     assert isinstance(answer, Answer)
     assert (answer.status, answer.reason) == (status, "Odd")

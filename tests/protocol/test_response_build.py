@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -14,12 +14,25 @@ from scgi.protocol.response import build_head, error_page, parse_head
 Headers = list[tuple[str, str]]
 
 
+class Built(NamedTuple):
+    """The plain tuple that `build_head` returns, with names."""
+
+    data: bytes
+    status: int
+    content_length: int | None
+    bodiless: bool
+
+
+def built(status: str, headers: Any, length: int | None = None) -> Built:
+    return Built(*build_head(status, headers, length))
+
+
 def test_the_status_comes_first_whatever_the_headers() -> None:
-    built = build_head("404 Not Found", [("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b")])
-    assert built.data == (
+    head = built("404 Not Found", [("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b")])
+    assert head.data == (
         b"Status: 404 Not Found\r\nContent-Type: text/plain\r\nSet-Cookie: a=1\r\nSet-Cookie: b\r\n\r\n"
     )
-    assert (built.status, built.content_length, built.bodiless) == (404, None, False)
+    assert (head.status, head.content_length, head.bodiless) == (404, None, False)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +48,7 @@ def test_the_status_comes_first_whatever_the_headers() -> None:
     ],
 )
 def test_a_status_always_has_a_reason(status: str, line: bytes) -> None:
-    assert build_head(status, []).data == line + b"\r\n\r\n"
+    assert built(status, []).data == line + b"\r\n\r\n"
 
 
 REFUSED_STATUS: list[Any] = [
@@ -50,7 +63,7 @@ REFUSED_STATUS: list[Any] = [
 def test_a_status_that_is_none_is_the_applications_error(status: Any) -> None:
     for _ in range(2):  # nothing that was refused is remembered as good
         with pytest.raises(MisuseError) as caught:
-            build_head(status, [])
+            built(status, [])
         assert caught.value.status_hint == 500
         assert caught.value.code in ("bad-status", "not-latin-1")
 
@@ -72,9 +85,9 @@ def test_no_control_character_gets_into_a_response(character: str) -> None:
     for given_headers in headers:
         for _ in range(2):
             with pytest.raises(MisuseError):
-                build_head("200 OK", given_headers)
+                built("200 OK", given_headers)
     with pytest.raises(MisuseError):
-        build_head(f"200 O{character}K", [])
+        built(f"200 O{character}K", [])
 
 
 REFUSED_HEADERS: dict[str, list[Any]] = {
@@ -97,7 +110,7 @@ REFUSED_HEADERS: dict[str, list[Any]] = {
 def test_a_header_that_breaks_the_rules_is_the_applications_error(code: str, header: Any) -> None:
     for _ in range(2):
         with pytest.raises(MisuseError) as caught:
-            build_head("200 OK", [("Content-Type", "text/plain"), header])
+            built("200 OK", [("Content-Type", "text/plain"), header])
         assert (caught.value.code, caught.value.status_hint) == (code, 500)
         assert len(str(caught.value)) <= 300
 
@@ -111,32 +124,32 @@ HOP_BY_HOP = (
 @pytest.mark.parametrize("name", HOP_BY_HOP)
 def test_hop_by_hop_headers_are_left_out(name: str) -> None:
     for spelling in (name, name.lower(), name.upper()):
-        built = build_head("200 OK", [(spelling, "chunked"), ("X-A", "b")])
-        assert built.data == b"Status: 200 OK\r\nX-A: b\r\n\r\n"
+        head = built("200 OK", [(spelling, "chunked"), ("X-A", "b")])
+        assert head.data == b"Status: 200 OK\r\nX-A: b\r\n\r\n"
 
 
 def test_values_keep_their_bytes() -> None:
-    built = build_head("200 OK", [("X-A", "caf\xe9\t\x80\xff"), ("x-b", "")])
-    assert built.data == b"Status: 200 OK\r\nX-A: caf\xe9\t\x80\xff\r\nx-b: \r\n\r\n"
+    head = built("200 OK", [("X-A", "caf\xe9\t\x80\xff"), ("x-b", "")])
+    assert head.data == b"Status: 200 OK\r\nX-A: caf\xe9\t\x80\xff\r\nx-b: \r\n\r\n"
 
 
 def test_the_length_is_the_applications_or_the_one_that_is_known() -> None:
-    declared = build_head("200 OK", [("Content-Length", "5"), ("X", "y")], 7)
+    declared = built("200 OK", [("Content-Length", "5"), ("X", "y")], 7)
     assert declared.data.count(b"Content-Length: 5\r\n") == declared.data.count(b"Content-Length") == 1
     assert declared.content_length == 5
-    known = build_head("200 OK", [], 7)
+    known = built("200 OK", [], 7)
     assert known.data == b"Status: 200 OK\r\nContent-Length: 7\r\n\r\n"
-    same = build_head("200 OK", [("Content-Length", "5"), ("content-length", "5")])
+    same = built("200 OK", [("Content-Length", "5"), ("content-length", "5")])
     assert same.data.lower().count(b"content-length") == 1
     with pytest.raises(MisuseError, match="5 and 6"):
-        build_head("200 OK", [("Content-Length", "5"), ("Content-Length", "6")])
+        built("200 OK", [("Content-Length", "5"), ("Content-Length", "6")])
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 def test_answers_without_a_body_say_so(status: str) -> None:
-    built = build_head(status, [("Content-Length", "5")])
-    assert built.bodiless
-    assert (b"Content-Length" in built.data) == status.startswith("304")  # it says what a GET would bring
+    head = built(status, [("Content-Length", "5")])
+    assert head.bodiless
+    assert (b"Content-Length" in head.data) == status.startswith("304")  # it says what a GET would bring
 
 
 @pytest.mark.parametrize("status", [400, 408, 413, 431, 500, 503, 504])
@@ -159,13 +172,13 @@ ANY = st.text(max_size=12)
 @given(st.integers(200, 599), VALUE, st.lists(st.tuples(TOKEN, VALUE), max_size=8))
 def test_what_is_built_is_parsed_as_it_was(code: int, reason: str, headers: Headers) -> None:
     try:
-        built = build_head(f"{code} {reason}", headers)
+        made = built(f"{code} {reason}", headers)
     except MisuseError:
         return
-    head = parse_head(built.data)
+    head = parse_head(made.data)
     assert head is not None
-    assert head.end == len(built.data)
-    assert head.status == code == built.status
+    assert head.end == len(made.data)
+    assert head.status == code == made.status
     dropped = {name.lower() for name in HOP_BY_HOP}
     kept = [(name, value.strip(" \t")) for name, value in headers if name.lower() not in dropped]
     lengths = [item for item in kept if item[0].lower() == "content-length"]
@@ -177,10 +190,10 @@ def test_what_is_built_is_parsed_as_it_was(code: int, reason: str, headers: Head
 @given(ANY, st.lists(st.tuples(ANY, ANY), max_size=4))
 def test_whatever_an_application_gives_the_head_has_one_line_per_header(status: str, headers: Headers) -> None:
     try:
-        built = build_head(status, headers)
+        head = built(status, headers)
     except MisuseError:
         return
-    lines = built.data.split(b"\r\n")
+    lines = head.data.split(b"\r\n")
     assert lines[-2:] == [b"", b""]
     assert len(lines) - 3 <= len(headers)
     assert lines[0].startswith(b"Status: ")

@@ -22,7 +22,7 @@ from scgi.apps.backlog import Backlog
 from scgi.errors import MisuseError, RequestTimeout, TruncatedBody
 from scgi.net.handover import hand_over
 from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file, send_file_now, send_now
-from scgi.protocol.response import HeadFacts, build_head, error_page
+from scgi.protocol.response import build_head, error_page
 from scgi.status.scoreboard import Slot, Stage
 
 log = logging.getLogger("scgi.request")
@@ -43,6 +43,8 @@ class Outcome(IntEnum):
 _WHOLE: Final = Outcome.WHOLE
 _WRITING: Final = int(Stage.WRITING)
 _RUNNING: Final = int(Stage.RUNNING)
+_write: Final = os.write
+_SMALL: Final = 4096  # bytes of a body; fewer are quicker joined with the head than told apart
 
 
 class Answer:
@@ -52,7 +54,7 @@ class Answer:
     """
 
     __slots__ = (
-        "_backlog", "_facts", "_head", "_left", "_patience", "_slot", "begun", "bodiless", "fd", "head_request",
+        "_backlog", "_head", "_left", "_patience", "_slot", "_status", "begun", "bodiless", "fd", "head_request",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, fd: int, head_request: bool, patience: Patience) -> None:
@@ -62,7 +64,7 @@ class Answer:
         self.bodiless = head_request
         self._slot = slot
         self._patience = patience
-        self._facts: HeadFacts | None = None
+        self._status = 0  # of the head, once there is one
         self._head = b""
         self._left: int | None = None  # bytes still owed to the declared Content-Length
         self._backlog: Backlog | None = None
@@ -70,7 +72,7 @@ class Answer:
     @property
     def started(self) -> bool:
         """Whether a head is there."""
-        return self._facts is not None
+        return self._status != 0
 
     @property
     def waiting(self) -> bool:
@@ -79,11 +81,8 @@ class Answer:
 
     def start(self, status: str, headers: Iterable[tuple[str, str]], length: int | None = None) -> None:
         """Set, or replace, the head. Raises `MisuseError` for what must not go out."""
-        facts = build_head(status, headers, length)
-        self._facts = facts
-        self._head = facts.data
-        self._left = facts.content_length
-        self.bodiless = self.head_request or facts.bodiless
+        self._head, self._status, self._left, bodiless = build_head(status, headers, length)
+        self.bodiless = self.head_request or bodiless
 
     def set_length(self, length: int) -> None:
         """Add a Content-Length that became known after `start`, unless there is one or the rules forbid it."""
@@ -96,7 +95,7 @@ class Answer:
 
         Raises `PeerGone`, and `MisuseError` without a head or once the Content-Length is exceeded.
         """
-        if self._facts is None:
+        if not self._status:
             raise MisuseError("body bytes before start_response was called", code="no-head")
         size = len(data)
         if not size:
@@ -119,36 +118,34 @@ class Answer:
 
     def send_whole(self, block: bytes) -> Outcome:
         """`set_length`, `write` and `finish` in one, for the most common answer: its body is one block."""
-        facts = self._facts
         size = len(block)
-        if facts is None or self.begun or self.bodiless or facts.content_length not in (None, size) or not size:
-            self.set_length(size)
-            self.write(block)
-            return self.finish()
-        if facts.content_length is None:
+        if self._left != size or self.begun or self.bodiless:
+            if self._left is not None or self.begun or self.bodiless or not self._status:  # unusual, or wrong
+                self.write(block)
+                return self.finish()
             self.set_length(size)
         head = self._head
         slot = self._slot
         self.begun = True
         slot.board[slot.index] = _WRITING
         try:
-            sent = os.writev(self.fd, (head, block))
+            unsent = len(head) + size
+            unsent -= _write(self.fd, head + block) if size < _SMALL else os.writev(self.fd, (head, block))
         except BlockingIOError:
-            sent = 0
+            pass
         except OSError as error:
             raise PeerGone(error.strerror or "the peer is gone") from None
-        if sent != len(head) + size:
-            return self._end_slowly(memoryview(head + block)[sent:], size)
+        if unsent:
+            return self._end_slowly(memoryview(head + block)[-unsent:], size)
         slot.sent = size
-        slot.status = facts.status
+        slot.status = self._status
         return _WHOLE
 
     def _end_slowly(self, rest: Buffer, size: int) -> Outcome:
         """`send_whole` to a peer that does not take all of it at once."""
-        assert self._facts is not None
         self._push((rest,))
         self._slot.sent = size
-        self._slot.status = self._facts.status
+        self._slot.status = self._status
         return self._conclude(_WHOLE)
 
     def write_file(self, file: int, offset: int, size: int) -> None:
@@ -156,7 +153,7 @@ class Answer:
 
         It stays open until the answer is over.
         """
-        if self._facts is None:
+        if not self._status:
             raise MisuseError("a file to send before start_response was called", code="no-head")
         if self._left is not None:
             size = min(size, self._left)
@@ -250,12 +247,11 @@ class Answer:
 
     def finish(self) -> Outcome:
         """The application is done: send what is left of the head, and judge whether the answer is whole."""
-        facts = self._facts
-        if facts is None:
+        if not self._status:
             raise MisuseError("the application ended without calling start_response", code="no-head")
         if self._head:
             self._send((self._head,), 0)
-        self._slot.status = facts.status
+        self._slot.status = self._status
         if self._left and not self.bodiless:
             log.error("the response is %d bytes shorter than its Content-Length", self._left)
             return self._conclude(Outcome.BROKEN)
@@ -280,8 +276,8 @@ class Answer:
         if not self.begun:
             return self.refuse(status, f"Request {slot.request_id()}")
         slot.status = status
-        if self._facts is not None:
-            slot.status = self._facts.status
+        if self._status:
+            slot.status = self._status
             if self.bodiless or self._left == 0:  # what the peer has is whole
                 return self._conclude_somehow(_WHOLE)
         return self._conclude_somehow(Outcome.BROKEN)

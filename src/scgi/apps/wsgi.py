@@ -72,11 +72,11 @@ class WsgiAnswer(Answer):
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         """The callable that the application gets; returns the `write` callable."""
-        if self._facts is not None:
+        if self._status:
             self._start_again(exc_info)
-        self._facts = facts = build_head(status, headers)
-        self._head, _, self._left, bodiless = facts
-        self.bodiless = self.head_request or bodiless
+        self._head, self._status, self._left, bodiless = build_head(status, headers)
+        if bodiless:
+            self.bodiless = True
         return self.write_block
 
     def _start_again(self, exc_info: ExcInfo | None) -> None:
@@ -88,6 +88,7 @@ class WsgiAnswer(Answer):
                 raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
+        self.bodiless = self.head_request
 
     def write_block(self, block: bytes) -> None:
         """The `write` callable."""
@@ -127,7 +128,10 @@ def _as_bytes(block: Any) -> bytes:
 
 
 class WsgiAdapter:
-    """Runs one WSGI application; `mount` is the path it is mounted at, None to take the web server's word."""
+    """Runs one WSGI application; `mount` is the path it is mounted at, None to take the web server's word.
+
+    The variables that it is given are those of `base` and the request's.
+    """
 
     def __init__(
         self,
@@ -141,7 +145,7 @@ class WsgiAdapter:
         self.mount = mount
         self.patience = patience or Patience()
         self.errors = ErrorStream()
-        self._constant: dict[str, Any] = {
+        self.base: dict[str, Any] = {
             "wsgi.version": (1, 0),
             "wsgi.errors": self.errors,
             "wsgi.multithread": multithread,
@@ -153,40 +157,58 @@ class WsgiAdapter:
         }
 
     def answer(self, slot: Slot, fd: int, variables: dict[str, Any], length: int, body: BinaryIO) -> Outcome:
-        get = variables.get
-        method = get("REQUEST_METHOD")
+        method = variables.get("REQUEST_METHOD")
         answer = WsgiAnswer(slot, fd, method == "HEAD", self.patience)
         if not method:
             log.warning("refused with 400: the variable REQUEST_METHOD is missing")
             return answer.refuse(400, "The variable REQUEST_METHOD is missing.")
-        split(variables, self.mount)
-        variables.update(self._constant)
         variables["wsgi.input"] = body
-        if get("REQUEST_SCHEME") == "https" or ("HTTPS" in variables and get("HTTPS") not in ("off", "", "0")):
-            variables["wsgi.url_scheme"] = "https"
         try:
-            if not (variables["SERVER_NAME"] and variables["SERVER_PORT"] and variables["SERVER_PROTOCOL"]):
-                _complete(variables)
-            variables["QUERY_STRING"]
-        except KeyError:
+            path = variables["PATH_INFO"]
+            usual = (
+                not variables["SCRIPT_NAME"]
+                and path[0] == "/"
+                and "//" not in path
+                and "%" not in path
+                and variables["REQUEST_SCHEME"] == "http"
+                and "HTTPS" not in variables
+                and variables["SERVER_NAME"]
+                and variables["SERVER_PORT"]
+                and variables["SERVER_PROTOCOL"]
+                and "QUERY_STRING" in variables
+                and self.mount is None
+            )
+        except (KeyError, IndexError):
+            usual = False
+        if not usual:
+            split(variables, self.mount)
             _complete(variables)
 
-        result: Any = None
         try:
             result = self.application(variables, answer.start_response)
-            if type(result) is list and len(result) == 1 and type(block := result[0]) is bytes:
-                outcome = answer.send_whole(block)
+            if type(result) is not list:
+                outcome = _send_on(answer, result)
+            elif len(result) == 1 and type(result[0]) is bytes:
+                outcome = answer.send_whole(result[0])
             else:
                 answer.send(result)
                 outcome = answer.finish()
         except BaseException as error:
             outcome = answer.fail(error)
-        finally:
-            if type(result) is not list:
-                _close(result)
-            if self.errors.begun:
-                self.errors.flush()
+        if self.errors.begun:
+            self.errors.flush()
         return outcome
+
+
+def _send_on(answer: WsgiAnswer, result: Any) -> Outcome:
+    """Send what may come in pieces; PEP 3333 has it closed whatever happens."""
+    try:
+        answer.send(result)
+        return answer.finish()
+    except BaseException as error:
+        return answer.fail(error)
+    finally:
+        _close(result)
 
 
 def _complete(environ: dict[str, Any]) -> None:
@@ -194,9 +216,11 @@ def _complete(environ: dict[str, Any]) -> None:
 
     (nginx sends an empty SERVER_PORT when it listens on a unix socket, lighttpd an empty SERVER_NAME without Host.)
     """
+    https = environ.get("REQUEST_SCHEME") == "https" or environ.get("HTTPS", "") not in ("off", "", "0")
+    environ["wsgi.url_scheme"] = "https" if https else "http"
     environ.setdefault("QUERY_STRING", "")
     environ["SERVER_NAME"] = environ.get("SERVER_NAME") or "localhost"
-    environ["SERVER_PORT"] = environ.get("SERVER_PORT") or ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+    environ["SERVER_PORT"] = environ.get("SERVER_PORT") or ("443" if https else "80")
     environ["SERVER_PROTOCOL"] = environ.get("SERVER_PROTOCOL") or "HTTP/1.0"
 
 

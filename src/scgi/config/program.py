@@ -6,6 +6,7 @@ Imports `apps`, `net`, `protocol`, `workers`, `supervisor` and the settings.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from scgi import log as scgi_log
 from scgi.apps.handler import HandlerAdapter
@@ -59,6 +60,7 @@ def pool_plan(application: Application, settings: Settings, access: Access | Non
 def _worker_plan(application: Application, settings: Settings, access: Access | None) -> WorkerPlan:
     patience = Patience(head=settings.header_timeout, body=settings.body_timeout)
     make_adapter: Callable[[int], Adapter]
+    base: dict[str, Any] = {}
     if application.interface == "handler":
 
         def make_adapter(lifeline: int) -> Adapter:
@@ -70,12 +72,14 @@ def _worker_plan(application: Application, settings: Settings, access: Access | 
             multithread=settings.threads > 1,
             patience=patience,
         )
+        base = wsgi.base
 
         def make_adapter(lifeline: int) -> Adapter:
             return wsgi.answer
 
     return WorkerPlan(
         make_adapter,
+        base=base,
         threads=settings.threads,
         limits=Limits(settings.max_header, settings.max_variables, settings.max_body),
         require_scgi=settings.require_scgi,

@@ -65,8 +65,8 @@ def _answer(plan: WorkerPlan, sock: socket.socket, target: str, lifeline: int) -
     head = parse_head(build_head(variables.items(), 0))
     assert head is not None
     slot = Slot(Scoreboard(1), 0)
-    slot.variables = head.variables
-    plan.make_adapter(lifeline)(slot, sock.fileno(), head.variables, 0, io.BytesIO())
+    slot.variables = {**plan.base, **head.variables}
+    plan.make_adapter(lifeline)(slot, sock.fileno(), slot.variables, 0, io.BytesIO())
     return 0
 
 

@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -32,7 +32,7 @@ from scgi.apps.answer import Outcome
 from scgi.errors import ProtocolError, RequestTimeout
 from scgi.net.allow import AllowList
 from scgi.net.stream import Patience, has_unread, reset
-from scgi.protocol.request import DEFAULT_LIMITS, Limits, parse_head
+from scgi.protocol.request import DEFAULT_LIMITS, Limits, head_parser
 from scgi.status.scoreboard import (
     ARMED,
     CROWDED,
@@ -68,6 +68,7 @@ class WorkerPlan:
     """All that a worker needs to know; made before the fork."""
 
     make_adapter: Callable[[int], Adapter]  # called in the child, once per thread, with the lifeline's descriptor
+    base: Mapping[str, Any] = field(default_factory=dict)  # what is added to every request's variables
     threads: int = 1
     limits: Limits = DEFAULT_LIMITS
     require_scgi: bool = True
@@ -208,17 +209,17 @@ class Worker:
         last_stage = STAGES + self.board.slots
         accept = self.intake.accept
         read: Read = os.read
-        limits = plan.limits
-        require_scgi = plan.require_scgi
+        parse = head_parser(plan.limits, plan.require_scgi, plan.base)
         access = plan.access
         enough = self.enough
         close, pack, now, empty = os.close, RECORD.pack_into, time.monotonic, io.BytesIO
         find = board.find
+        read_size, head_room, long_answer, nothing = READ_SIZE, HEAD_ROOM, LONG_ANSWER, NO_VARIABLES
         IDLE, READING, RUNNING = int(Stage.IDLE), int(Stage.READING), int(Stage.RUNNING)
         serial = 0
         beyond: int | None  # bytes beyond the body, so far; None if no more can be expected either
 
-        while not self.leaving:
+        while True:  # whoever ends this covers the listener
             board[index] = IDLE
             try:
                 fd, _ = accept()
@@ -232,14 +233,14 @@ class Worker:
             if board[ARMED] and find(IDLE_BYTE, STAGES, last_stage) < 0:
                 self._nobody_is_idle(fd)
             try:
-                data = read(fd, READ_SIZE)
-                head = parse_head(data, limits, require_scgi)
+                data = read(fd, read_size)
+                head = parse(data)
             except (ProtocolError, OSError) as error:
-                head, data = self.slow.unready(fd, b"", error)
+                head, data = self._unready(fd, b"", error)
                 read = self.slow.reader(accept)
             else:
                 if head is None:
-                    head, data = self.slow.unready(fd, data, None)
+                    head, data = self._unready(fd, data, None)
                     read = self.slow.reader(accept)
             if head is None:
                 slot.fd = -1
@@ -259,16 +260,16 @@ class Worker:
             slot.variables = variables
             slot.sent = 0
             started = now()
-            if size > HEAD_ROOM:
-                data = data[:HEAD_ROOM]
-                size = HEAD_ROOM
+            if size > head_room:
+                data = data[:head_room]
+                size = head_room
             pack(board, record, serial, started, size, fd)
             board[head_start : head_start + size] = data
             board[index] = RUNNING
             try:
                 outcome = adapter(slot, fd, variables, length, body)
                 slot.fd = -1
-                if outcome or beyond is not None or slot.sent > LONG_ANSWER or board[mark]:
+                if outcome or beyond is not None or slot.sent > long_answer or board[mark]:
                     self._unusual_end(slot, fd, body, beyond, outcome)
                 else:
                     close(fd)  # before anything else: a peer that has not woken up yet then wakes up only once
@@ -277,7 +278,7 @@ class Worker:
                 self._unusual_end(slot, fd, body, beyond, outcome)
             if access is not None:
                 access(slot, now() - started)
-            slot.variables = NO_VARIABLES
+            slot.variables = nothing
             if serial >= enough:
                 self._tell(ENOUGH)
         slot.board[index] = Stage.FREE
@@ -298,6 +299,13 @@ class Worker:
         if not self.slow.has_brought(fd) and has_left(fd):
             log.info("a client has left while it waited; its request is skipped")
             self.intake.bury(fd)
+
+    def _unready(
+        self, fd: int, data: bytes, error: ProtocolError | OSError | None
+    ) -> tuple[tuple[dict[str, Any], int, int] | None, bytes]:
+        """A head that is not all there, or none; see `SlowPeers.unready`."""
+        head, data = self.slow.unready(fd, data, error)
+        return head and ({**self.plan.base, **head.variables}, head.content_length, head.end), data
 
     def _tell(self, what: int) -> None:
         try:

@@ -36,6 +36,7 @@ _GATES: Final = frozenset(
         wsgi.WsgiAdapter.answer,
         wsgi.WsgiAnswer.send,
         wsgi.FileWrapper.__iter__,
+        wsgi._send_on,
         wsgi._blocks,
         wsgi._close,
         HandlerAdapter.answer,
