@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers, render, scenarios
+from bench.cpu import Others
 from bench.load import CannotCompile, WrongAnswer, compiled
 from bench.plan import HERE, ROOT, Plan, cpu_model
 from bench.servers import Missing
@@ -37,6 +38,8 @@ SCENARIOS: dict[str, Callable[[Plan], list[Table]]] = {
     "slow-mix": scenarios.slow_mix,
     "start": scenarios.start_and_reload,
 }
+
+QUIET = 0.05  # of all CPUs, for others: that is worth a note
 
 
 def main() -> None:
@@ -87,7 +90,10 @@ def measure(chosen: list[str], given: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         for name in SCENARIOS:
             if name in chosen:
+                others = Others()
                 for table in SCENARIOS[name](plan):
+                    if (share := others.share()) > QUIET:
+                        table.notes.append(f"The machine was not quiet: other processes had {share:.0%} of its CPUs")
                     results["tables"].append(table.data())
                     print(render.terminal(results["tables"][-1]), flush=True)
     return results

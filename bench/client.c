@@ -1,8 +1,10 @@
 /* The load of `make bench`: asks as fast as answers come, and looks at every one of them.
 
-       client ADDRESS SECONDS SEED [OPTIONS]
+       client [OPTIONS] <<< "ADDRESS SECONDS SEED"
 
-   ADDRESS is the path of a unix socket, or HOST:PORT with a numeric host. With 0 seconds every client asks once.
+   For each line of standard input it loads the server at ADDRESS for so many seconds; with 0 every client asks once.
+   ADDRESS is the path of a unix socket, or HOST:PORT with a numeric host. It stays until its input ends, since starting
+   a program for each slice would take longer than a slice.
    It speaks SCGI, one connection per request, or with --http HTTP/1.1 on connections that are kept. Requests differ
    from one another in port, query and cookie: a server that remembers answers gains nothing by it.
 
@@ -17,8 +19,9 @@
        --slow-every N      each Nth request goes to the slow path, and into a histogram of its own [0: none]
        --slow-path PATH    that path [/slow]
 
-   Prints one JSON object: requests answered, seconds, how often it waited because the server's queue was full, and how
-   many answers took how many nanoseconds, to 3 %. A wrong answer, or none, ends it with status 1 and a sentence.
+   Prints a JSON object for each line: requests answered, seconds, how often it waited because the server's queue was
+   full, and how many answers took how many nanoseconds, to 3 %. After a wrong answer, or none within two minutes, it is
+   {"wrong": "..."}.
 
    It is C because web servers are: a client in Python would be the bottleneck, and push the servers under test out of
    the processor's caches. */
@@ -44,6 +47,8 @@
 #include <unistd.h>
 
 enum { HEAD = 8192, CHUNK = 256 * 1024, TAIL = 64, STEPS = 32, BUCKETS = 64 * STEPS };
+
+static const int PATIENCE = 120; /* seconds beyond those of the slice, then the kernel ends a client */
 
 static struct sockaddr_storage where;
 static socklen_t where_size;
@@ -411,26 +416,25 @@ static void many_at_a_time(unsigned long number)
 
 /* ------------------------------------------------------------------------------------------------------------------- */
 
-static void find(const char *address)
+/* Fill in `where`; 0 if it is no address. */
+static int find(const char *address)
 {
+    memset(&where, 0, sizeof where);
     if (strchr(address, '/')) {
         struct sockaddr_un *un = (struct sockaddr_un *)&where;
         un->sun_family = AF_UNIX;
         snprintf(un->sun_path, sizeof un->sun_path, "%s", address);
         where_size = sizeof *un;
-    } else {
-        struct sockaddr_in *in = (struct sockaddr_in *)&where;
-        const char *colon = strrchr(address, ':');
-        char host[64] = "";
-        snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - address) : 0, address);
-        in->sin_family = AF_INET;
-        in->sin_port = htons(colon ? atoi(colon + 1) : 0);
-        where_size = sizeof *in;
-        if (!colon || inet_pton(AF_INET, host, &in->sin_addr) != 1) {
-            fprintf(stderr, "client: neither a path nor HOST:PORT: %s\n", address);
-            exit(2);
-        }
+        return 1;
     }
+    struct sockaddr_in *in = (struct sockaddr_in *)&where;
+    const char *colon = strrchr(address, ':');
+    char host[64] = "";
+    snprintf(host, sizeof host, "%.*s", colon ? (int)(colon - address) : 0, address);
+    in->sin_family = AF_INET;
+    in->sin_port = htons(colon ? atoi(colon + 1) : 0);
+    where_size = sizeof *in;
+    return colon && inet_pton(AF_INET, host, &in->sin_addr) == 1;
 }
 
 static void print(const char *name, const struct tally *sum, int slow)
@@ -445,6 +449,64 @@ static void print(const char *name, const struct tally *sum, int slow)
     printf("]");
 }
 
+/* A JSON string of what was wrong: an answer may hold anything. */
+static void print_wrong(const char *text)
+{
+    printf("{\"wrong\": \"");
+    for (; *text; text++)
+        if (*text == '\n' || *text == '\r')
+            putchar(' ');
+        else
+            putchar(*text < ' ' || *text > '~' || *text == '"' || *text == '\\' ? '?' : *text);
+    printf("\"}\n");
+}
+
+/* One slice: a process for each client, and their figures added up. */
+static void slice(struct tally *all)
+{
+    static struct tally sum;
+    int parent = getpid();
+
+    memset(&sum, 0, sizeof sum);
+    memset(all, 0, clients * sizeof *all);
+    sum.began = 1e18;
+    for (int i = 0; i < clients; i++)
+        if (!fork()) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != parent)
+                _exit(1);
+            alarm(seconds + PATIENCE);
+            mine = &all[i];
+            mine->began = now();
+            (connections > 1 ? many_at_a_time : one_at_a_time)(seed + i * 10000019UL); /* not all slow at once */
+            mine->ended = now();
+            _exit(0);
+        }
+    for (int i = 0, status; i < clients; i++)
+        if (wait(&status) > 0 && WIFSIGNALED(status))
+            snprintf(sum.wrong, sizeof sum.wrong, WTERMSIG(status) == SIGALRM ? "no answer within %d s" :
+                     "a client was ended by signal %d", WTERMSIG(status) == SIGALRM ? PATIENCE : WTERMSIG(status));
+    for (int i = 0; i < clients; i++) {
+        if (all[i].wrong[0])
+            memcpy(sum.wrong, all[i].wrong, sizeof sum.wrong);
+        sum.requests += all[i].requests;
+        sum.waited += all[i].waited;
+        sum.began = all[i].began < sum.began ? all[i].began : sum.began;
+        sum.ended = all[i].ended > sum.ended ? all[i].ended : sum.ended;
+        for (int slow = 0; slow < 2; slow++)
+            for (int place = 0; place < BUCKETS; place++)
+                sum.latency[slow][place] += all[i].latency[slow][place];
+    }
+    if (sum.wrong[0]) {
+        print_wrong(sum.wrong);
+        return;
+    }
+    printf("{\"requests\": %lu, \"waited\": %lu, \"seconds\": %.6f", sum.requests, sum.waited, sum.ended - sum.began);
+    print("latency_ns", &sum, 0);
+    print("slow_ns", &sum, 1);
+    printf("}\n");
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -452,6 +514,8 @@ int main(int argc, char **argv)
         {"path", 1, 0, 'p'},      {"body", 1, 0, 'b'},        {"length", 1, 0, 'l'},     {"tail", 1, 0, 't'},
         {"slow-every", 1, 0, 's'}, {"slow-path", 1, 0, 'S'},  {0},
     };
+    char line[400], address[200];
+
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (option) {
         case 'c': clients = atoi(optarg); break;
@@ -466,50 +530,20 @@ int main(int argc, char **argv)
         case 'S': slow_path = optarg; break;
         default: return 2;
         }
-    if (argc - optind != 3 || clients < 1 || strlen(tail) > TAIL || strlen(path) > 200 || strlen(slow_path) > 200 ||
+    if (optind != argc || clients < 1 || strlen(tail) > TAIL || strlen(path) > 200 || strlen(slow_path) > 200 ||
         (connections > 1 && (http || body))) {
-        fprintf(stderr, "usage: client ADDRESS SECONDS SEED [OPTIONS, see client.c]\n");
+        fprintf(stderr, "usage: client [OPTIONS, see client.c]\n");
         return 2;
     }
-    find(argv[optind]);
-    seconds = atof(argv[optind + 1]);
-    seed = strtoul(argv[optind + 2], NULL, 10) * 100000000UL;
-
     struct tally *all = mmap(NULL, clients * sizeof *all, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    struct tally sum = {.began = 1e18};
-    int parent = getpid();
-    for (int i = 0; i < clients; i++)
-        if (!fork()) {
-            prctl(PR_SET_PDEATHSIG, SIGKILL);
-            if (getppid() != parent)
-                _exit(1);
-            mine = &all[i];
-            mine->began = now();
-            (connections > 1 ? many_at_a_time : one_at_a_time)(seed + i * 10000019UL); /* not all slow at once */
-            mine->ended = now();
-            _exit(0);
+    while (fgets(line, sizeof line, stdin)) {
+        if (sscanf(line, "%199s %lf %lu", address, &seconds, &seed) != 3 || !find(address)) {
+            fprintf(stderr, "client: neither a path nor HOST:PORT, seconds and a seed: %s", line);
+            return 2;
         }
-    for (int i = 0, status; i < clients; i++)
-        if (wait(&status) > 0 && status && !sum.wrong[0])
-            snprintf(sum.wrong, sizeof sum.wrong, "a client ended with status %d", status);
-    for (int i = 0; i < clients; i++) {
-        if (all[i].wrong[0])
-            memcpy(sum.wrong, all[i].wrong, sizeof sum.wrong);
-        sum.requests += all[i].requests;
-        sum.waited += all[i].waited;
-        sum.began = all[i].began < sum.began ? all[i].began : sum.began;
-        sum.ended = all[i].ended > sum.ended ? all[i].ended : sum.ended;
-        for (int slow = 0; slow < 2; slow++)
-            for (int place = 0; place < BUCKETS; place++)
-                sum.latency[slow][place] += all[i].latency[slow][place];
+        seed *= 100000000UL;
+        slice(all);
+        fflush(stdout);
     }
-    if (sum.wrong[0]) {
-        fprintf(stderr, "%s\n", sum.wrong);
-        return 1;
-    }
-    printf("{\"requests\": %lu, \"waited\": %lu, \"seconds\": %.6f", sum.requests, sum.waited, sum.ended - sum.began);
-    print("latency_ns", &sum, 0);
-    print("slow_ns", &sum, 1);
-    printf("}\n");
     return 0;
 }

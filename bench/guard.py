@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 from bench import peers
+from bench.cpu import Others
 from bench.load import CannotCompile, Client, WrongAnswer, compiled
 from bench.plan import HERE, Plan, cpu_model
 from bench.rounds import AGAIN, Measured, run
@@ -28,7 +29,7 @@ from bench.tables import twin_note
 
 RECORD = HERE / "results/guard.json"
 ALLOWED = 1.1
-ROUNDS = 20
+LIVES, ROUNDS = 3, 45
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended on the way out
     try:
+        others = Others()
         measured = measure()
     except (Missing, WrongAnswer, CannotCompile) as error:
         sys.exit(f"bench-guard: {error}")
@@ -47,8 +49,8 @@ def main() -> None:
     ratio = figure(measured)
     where = f"Python {platform.python_version()} on {cpu_model()}"
     print(f"scgi costs {ratio:.2f} times the floor's CPU per request ({where})", *twin_note(measured), sep="\n")
-    if not measured.trusted():
-        sys.exit("bench-guard: nothing can be said: the machine is not quiet enough")
+    if (share := others.share()) > 0.05:
+        print(f"The machine is not quiet: other processes have {share:.0%} of its CPUs")
     if given.record:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         RECORD.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +61,15 @@ def main() -> None:
 
 
 def measure() -> Measured:
+    measured = Measured()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        plan = Plan(folder, compiled(HERE / "client.c", folder), compiled(HERE / "floor.c", folder), strict=True)
-        with running([peers.ours(plan), peers.ours(plan, "scgi" + AGAIN), peers.floor(plan)], strict=True) as (up, _):
-            return run(up, Client(plan.client), rounds=ROUNDS)
+        plan = Plan(folder, compiled(HERE / "client.c", folder), compiled(HERE / "floor.c", folder))
+        servers = [peers.ours(plan), peers.ours(plan, "scgi" + AGAIN), peers.floor(plan)]
+        for _ in range(LIVES):
+            with running(servers, strict=True, apart=True) as (started, _):
+                run(started, Client(plan.client), rounds=ROUNDS, seconds=0.03, warm_up=0.4, into=measured)
+    return measured
 
 
 def figure(measured: Measured) -> float:

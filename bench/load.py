@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from bench.rounds import Slice
@@ -36,7 +37,7 @@ def compiled(source: Path, folder: Path) -> Path:
     return program
 
 
-@dataclass(frozen=True)
+@dataclass
 class Client:
     """Loads a server as often as it is called: a Load in the sense of rounds.py."""
 
@@ -53,18 +54,29 @@ class Client:
     slow_path: str = "/slow"
     address: str = ""  # where to ask, if not where the server is (it is behind another)
 
+    running: subprocess.Popen[str] | None = field(default=None, init=False, repr=False)
+
     def ask(self, server: Server, seconds: float, seed: int) -> dict[str, Any]:
         """What client.c printed."""
-        command = [str(self.program), self.address or server.address, f"{seconds}", f"{seed}"]
+        if self.running is None:
+            self.running = subprocess.Popen(self.command(), stdin=PIPE, stdout=PIPE, text=True)
+        assert self.running.stdin and self.running.stdout
+        self.running.stdin.write(f"{self.address or server.address} {seconds} {seed}\n")
+        self.running.stdin.flush()
+        said: dict[str, Any] = json.loads(self.running.stdout.readline() or '{"wrong": "the client has ended"}')
+        if "wrong" in said:
+            raise WrongAnswer(f"{server.name}: {said['wrong']}")
+        return said
+
+    def command(self) -> list[str]:
+        command = [str(self.program)]
         for name in ("clients", "connections", "path", "body", "length", "tail", "slow_every", "slow_path"):
             command += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
-        command += ["--http"] if self.http else []
-        command += ["--apache"] if self.apache else []
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
-        if ended.returncode:
-            raise WrongAnswer(f"{server.name}: {ended.stderr.strip() or ended.returncode}")
-        said: dict[str, Any] = json.loads(ended.stdout)
-        return said
+        return command + ["--http"] * self.http + ["--apache"] * self.apache
+
+    def __del__(self) -> None:
+        if self.running is not None:
+            self.running.communicate()  # closes its input, and waits for its end
 
     def __call__(self, server: Server, seconds: float, seed: int) -> Slice:
         said = self.ask(server, seconds, seed)

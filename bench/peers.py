@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
-from bench.plan import Plan
+from bench.plan import HERE, Plan
 from bench.servers import Server, free_port
 
 
@@ -81,15 +81,17 @@ def flup(plan: Plan) -> Server:
 
 def aioscgi(plan: Plan, tcp: bool = False) -> Server:
     where = address(plan, "aioscgi", tcp)
-    place = ["--tcp", *where.split(":")] if tcp else ["--unix-socket", where]
-    return _python_peer(plan, "aioscgi", "aioscgi", where, "-m", "aioscgi", *place, "hello:asgi")
+    place = ["--tcp" if tcp else "--unix-socket", where]
+    server = _python_peer(plan, "aioscgi", "aioscgi", where, str(plan.peers / "aioscgi"), *place, "hello:asgi")
+    server.env["PYTHONPATH"] = str(HERE)  # a program looks for modules beside itself, not where it is started
+    return server
 
 
 def _python_peer(plan: Plan, name: str, package: str, where: str, *arguments: str) -> Server:
     """A server that runs by the Python of the peers' environment."""
     version = installed(plan, package)
     missing = "" if version else f"{package} is not installed in {plan.peers.parent.name}"
-    return Server(name, [str(plan.peers / "python"), *arguments], where, version=version, missing=missing)
+    return Server(name, [str(plan.peers / "python"), *arguments], where, version=version, missing=missing, every=5)
 
 
 def installed(plan: Plan, package: str) -> str:

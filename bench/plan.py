@@ -19,7 +19,7 @@ class Plan:
     short: bool = False  # figures in a hurry: fewer rounds
     strict: bool = False  # a peer that is missing ends the run
     serve_options: tuple[str, ...] = ()  # more options for `scgi serve`
-    peers: Path = ROOT / ".venv-bench/bin"  # the programs of what bench/peers.txt names
+    peers: Path = Path(f"{sys.prefix}-bench/bin")  # the programs of what bench/peers.txt names
     python: str = sys.executable  # ours: `scgi serve` runs by it
 
     def rounds(self, full: int) -> int:

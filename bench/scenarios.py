@@ -20,12 +20,20 @@ GREETING = "Hello world for a browser's 24 headers, {where}, one worker, four cl
 
 def compare(
     plan: Plan, name: str, title: str, text: str, servers: Sequence[Server], client: Client, *,
-    rounds: int, seconds: float = 0.25,
+    rounds: int, seconds: float = 0.03, lives: int = 4, apart: bool = True,
 ) -> tuple[Table, Measured]:  # fmt: skip
-    """Load them all in turn; a table of CPU per request."""
-    with running(servers, plan.strict) as (started, notes):
-        measured = run(started, client, rounds=plan.rounds(rounds), seconds=seconds)
-    text += f" {plan.rounds(rounds)} rounds of {seconds:g} s each."
+    """Load them all in turn; a table of CPU per request.
+
+    They are started anew `lives` times, each time for so many rounds: how memory was laid out for a process, or how
+    many workers there happened to be, must not count as what a request costs.
+    """
+    measured, notes = Measured(), list[str]()
+    for _ in range(lives):
+        with running(servers, plan.strict, apart) as (started, left_out):
+            run(started, client, rounds=plan.rounds(rounds), seconds=seconds, warm_up=0.4, into=measured)
+            notes = left_out
+    text += f" {measured.rounds} rounds of {seconds * 1000:g} ms each; all were started anew {lives} times."
+    text += " The servers had one CPU, the clients the others." if apart else ""
     table = Table(name, title, text, CPU_COLUMNS, cpu_rows(measured), chart="cpu")
     table.notes = [*notes, *peers.comparable(plan), *twin_note(measured)]
     table.trusted = measured.trusted()
@@ -47,7 +55,7 @@ def hello_unix(plan: Plan) -> list[Table]:
     ]  # fmt: skip
     table, measured = compare(
         plan, "hello-unix", "Hello world over a unix socket", GREETING.format(where="over a unix socket"),
-        servers, Client(plan.client), rounds=24,
+        servers, Client(plan.client), rounds=80,
     )  # fmt: skip
     table.aims = [
         at_most(plan, measured, "Hello world over a unix socket: times uWSGI's CPU", "uWSGI", 1.0),
@@ -63,7 +71,7 @@ def hello_tcp(plan: Plan) -> list[Table]:
     ]  # fmt: skip
     table, measured = compare(
         plan, "hello-tcp", "Hello world over TCP", GREETING.format(where="over TCP on the loopback"),
-        servers, Client(plan.client), rounds=24,
+        servers, Client(plan.client), rounds=80,
     )  # fmt: skip
     slower = measured.ratio("reference", "scgi")
     table.aims = [
@@ -81,7 +89,7 @@ def hello_threads(plan: Plan) -> list[Table]:
     table, _ = compare(
         plan, "hello-threads", "Hello world in a worker of four threads",
         "Hello world over a unix socket; each server's worker has four threads, the floor one. Eight clients.",
-        servers, Client(plan.client, clients=8), rounds=18,
+        servers, Client(plan.client, clients=8), rounds=40,
     )  # fmt: skip
     return [table]
 
@@ -91,7 +99,7 @@ def apache_headers(plan: Plan) -> list[Table]:
     table, _ = compare(
         plan, "apache-headers", "Hello world for Apache's 40 variables",
         "The same as hello world over a unix socket, with 40 variables as Apache sends them instead of 24.",
-        servers, Client(plan.client, apache=True), rounds=18,
+        servers, Client(plan.client, apache=True), rounds=40,
     )  # fmt: skip
     return [table]
 
@@ -105,7 +113,7 @@ def sizes(plan: Plan) -> list[Table]:
             peers.uwsgi(plan, app="answers.py"), peers.floor(plan, size=size),
         ]  # fmt: skip
         client = Client(plan.client, path=f"/bytes/{size}", length=size, tail="x\n")
-        table, _ = compare(plan, "", "", "", servers, client, rounds=15)
+        table, _ = compare(plan, "", "", "", servers, client, rounds=20)
         rows += [row | {"name": f"{row['name']}, {named}"} for row in table.rows]
         notes += [f"{named}: {note}" for note in table.notes]
         trusted = trusted and table.trusted
@@ -124,7 +132,7 @@ def crowd(plan: Plan) -> list[Table]:
     table, _ = compare(
         plan, "crowd", "A thousand connections at once on four workers",
         "One client keeps 1,000 requests under way over a unix socket; four workers, the floor has one.",
-        servers, Client(plan.client, clients=1, connections=1000), rounds=8, seconds=1.0,
+        servers, Client(plan.client, clients=1, connections=1000), rounds=8, seconds=0.5, lives=2, apart=False,
     )  # fmt: skip
     return [table]
 

@@ -72,10 +72,10 @@ def cpu_rows(measured: Measured, bases: dict[str, str] | None = None) -> list[Ro
     """A row per server for CPU_COLUMNS; `bases`: a column of ratios, and the server that it compares with."""
     rows = []
     for name, one in measured.series.items():
-        cpu = Spread.of(one.cpu)
+        cpu = Spread.of(one.cpu.values())
         row: Row = {
             "name": name, "version": one.server.version, "requests": one.requests,
-            "cpu": cpu.median, "cpu_low": cpu.low, "cpu_high": cpu.high, "rate": Spread.of(one.rate).median,
+            "cpu": cpu.median, "cpu_low": cpu.low, "cpu_high": cpu.high, "rate": Spread.of(one.rate.values()).median,
             "p50": one.percentile(0.5), "p99": one.percentile(0.99), "p999": one.percentile(0.999),
         }  # fmt: skip
         for key, base in (bases or {"to_uwsgi": "uWSGI", "to_floor": "floor"}).items():
