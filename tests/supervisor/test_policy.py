@@ -8,6 +8,7 @@ from scgi.supervisor.policy import (
     LATER,
     PATIENCE,
     SOON,
+    STALLS,
     Census,
     Decision,
     IdleRecord,
@@ -47,6 +48,13 @@ FROM_NOTHING = PoolPolicy(minimum=0, maximum=5)
             Pace(rested=True),
             Decision(pace=Pace(rested=True), arm=True),
             id="idle twice in a row: rest until a worker rings",
+        ),
+        pytest.param(
+            POLICY,
+            Census(5, idle=1),
+            Pace(),
+            Decision(pace=Pace(rested=True), look_in=4 * LATER),
+            id="at the maximum there is no hurry",
         ),
         pytest.param(
             POLICY, Census(5, waiting=True), Pace(4), Decision(look_in=4 * LATER), id="at the maximum: who is slow?"
@@ -121,6 +129,27 @@ FROM_NOTHING = PoolPolicy(minimum=0, maximum=5)
             Pace(1, PATIENCE - 1),
             Decision(pace=Pace(1, PATIENCE - 1), look_in=4 * LATER),
             id="but not for waits that are over before a worker could start",
+        ),
+        pytest.param(
+            POLICY,
+            Census(2, waiting=True, stalled=False, delay=SOON, starved=True),
+            Pace(2, PATIENCE - 1),
+            Decision(pace=Pace(2), look_in=4 * LATER),
+            id="nor where it would only take processor time from those that are there",
+        ),
+        pytest.param(
+            POLICY,
+            Census(2, waiting=True, starved=True),
+            Pace(2, stalls=1),
+            Decision(pace=Pace(2, stalls=2), look_in=SOON),
+            id="who finishes nothing but computes may have waited for a processor",
+        ),
+        pytest.param(
+            POLICY,
+            Census(2, waiting=True, starved=True),
+            Pace(2, stalls=STALLS - 1),
+            Decision(2, Pace(4), SOON),
+            id="but not for long",
         ),
         pytest.param(
             POLICY,

@@ -49,7 +49,7 @@ class Desk:
 
     def answer(self, adapter: Any, slot: Slot | None = None, **variables: Any) -> Any:
         slot = slot or self.slots[0]
-        slot.variables = {**VARIABLES, **variables}
+        slot.variables = {**getattr(adapter, "base", {}), **VARIABLES, **variables}
         return adapter.answer(slot, self.ours.fileno(), slot.variables, 0, io.BytesIO())
 
     def received(self) -> bytes:

@@ -38,6 +38,22 @@ def is_stopped(pid: int) -> bool:
     return bool(fields) and fields[0] == "T"
 
 
+def is_runnable(pid: int) -> bool:
+    """Whether it computes, or would if a processor were free."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] == "R"
+
+
+def processors_are_taken() -> bool:
+    """Whether there is somebody for each of the machine's processors, this process aside; False where it is unknown."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            running = int(file.read().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return running - 1 >= (os.cpu_count() or 1)
+
+
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes of our own cgroup the kernel has killed so far because memory had run out."""
     try:

@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from scgi.status.process import is_runnable, processors_are_taken
 from scgi.status.scoreboard import ARMED, CROWDED, DELIVERIES
 from scgi.supervisor.child import Child
 from scgi.supervisor.doors import Doors
@@ -74,13 +75,15 @@ class Growth:
         finished = self._roster.finished()
         idle = self._roster.idle_threads()
         slow = not idle and self._roster.nudge_waiting(now, _QUICK)
+        waiting = self._doors.somebody_waits() or bool(self._roster.board.memory[DELIVERIES])
         census = Census(
             workers=len(serving),
             starting=sum(not child.ready for child in serving),
             idle=idle,
-            waiting=self._doors.somebody_waits() or bool(self._roster.board.memory[DELIVERIES]),
+            waiting=waiting,
             stalled=finished == self._finished,
             delay=self._delay(finished - self._finished, now - self._looked_at),
+            starved=waiting and not idle and bool(serving) and _starved(serving),
         )
         decision = decide(self.policy, census, self._pace)
         self._finished, self._looked_at = finished, now
@@ -138,3 +141,8 @@ class Growth:
                     self._poller.register(listener.sock, select.POLLIN)
                 else:
                     self._poller.unregister(listener.sock)
+
+
+def _starved(workers: list[Child]) -> bool:
+    """Whether one more could only take time from these."""
+    return processors_are_taken() and all(is_runnable(child.pid) for child in workers)

@@ -19,6 +19,7 @@ class PoolPolicy:
 
 SOON = 0.002  # seconds after which a connection that still waits is worth a worker: most requests are over by then
 LATER = 0.008  # between looks at a pool that is busy but keeps up
+STALLS = 4  # looks in a row without an end that starved workers are given: they may only wait for a processor
 PATIENCE = 8  # looks in a row at which somebody waited although requests were being finished
 
 
@@ -32,6 +33,7 @@ class Census:
     waiting: bool = False  # a connection is in a listener's queue
     stalled: bool = True  # no request was finished since the last look
     delay: float = SOON  # seconds that the last in the queue will wait, if things go on like this
+    starved: bool = False  # all workers compute, and no processor is free for another
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Pace:
     burst: int = 1  # workers to fork next time
     streak: int = 0  # looks in a row at which somebody waited
     rested: bool = False  # the last look found somebody idle
+    stalls: int = 0  # looks in a row at which starved workers had finished nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,25 @@ def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
     """Grow when everybody is busy and somebody waits: at once if nothing gets finished, each time twice as many.
 
     If requests are being finished, only after a while, and only if the queue is long for their pace: a worker more
-    does not shorten a wait of microseconds, it only makes all of them colder.
+    does not shorten a wait of microseconds, it only makes all of them colder. Where all workers compute and every
+    processor is taken, one more would only take its time from them.
     """
     missing = max(0, policy.minimum - census.workers)
     room = policy.maximum - census.workers
     if missing or census.starting:
         return Decision(missing, pace, SOON)
     if census.idle:
-        return Decision(pace=Pace(rested=True), arm=pace.rested, look_in=None if pace.rested else LATER)
+        again = LATER if room > 0 else 4 * LATER
+        return Decision(pace=Pace(rested=True), arm=pace.rested, look_in=None if pace.rested else again)
     if room <= 0:
         return Decision(look_in=4 * LATER)
     if not census.waiting:
         watch = census.stalled or not census.workers
         return Decision(pace=Pace(), watch=watch, look_in=None if watch else LATER)
+    if census.starved and census.stalled and pace.stalls + 1 < STALLS:
+        return Decision(pace=Pace(pace.burst, stalls=pace.stalls + 1), look_in=SOON)
+    if census.starved and not census.stalled:
+        return Decision(pace=Pace(pace.burst), look_in=4 * LATER)
     if not census.stalled and pace.streak + 1 < PATIENCE:
         return Decision(pace=Pace(pace.burst, pace.streak + 1), look_in=SOON)
     if not census.stalled and census.delay < SOON:
