@@ -1,6 +1,6 @@
 """WSGI applications: PEP 3333 (https://peps.python.org/pep-3333/), whole.
 
-The common answer, a list of one block, goes out as one `writev` of head and body. Everything else goes through
+The common answer, a list of one block, goes out with its head in one piece. Everything else goes through
 `Answer`, block by block as the application yields.
 
 Imports `net`, `status`, `protocol`, `errors` and its neighbours.

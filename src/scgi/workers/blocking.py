@@ -1,6 +1,6 @@
 """The blocking worker: accept, read, application, write, close, again; one straight function.
 
-The common request costs four system calls: `accept4`, `read`, `writev`, `close`. Nothing here has a time-out of its
+The common request costs four system calls: `accept4`, `read`, `write`, `close`. Nothing here has a time-out of its
 own: the pool sees in the scoreboard that a worker waits for a peer and *nudges* it (SIGURG), which makes that one
 descriptor non-blocking, so that the waiting call raises `BlockingIOError` and the slow path takes over.
 
