@@ -219,7 +219,7 @@ class Worker:
         serial = 0
         beyond: int | None  # bytes beyond the body, so far; None if no more can be expected either
 
-        while True:  # whoever ends this covers the listener
+        while not self.leaving:
             board[index] = IDLE
             try:
                 fd, _ = accept()
