@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from bench import fronts, large, memory, peers, pool_growth, render, scenarios
 from bench.cpu import Others
 from bench.load import CannotCompile, WrongAnswer, compiled
 from bench.plan import HERE, ROOT, Plan, cpu_model
-from bench.servers import Missing
+from bench.servers import Missing, end_on_term
 from bench.tables import Table
 
 SCENARIOS: dict[str, Callable[[Plan], list[Table]]] = {
@@ -63,7 +62,7 @@ def main() -> None:
     chosen = given.only or (["hello-unix"] if given.limit is not None else list(SCENARIOS))
     if given.limit is not None and "hello-unix" not in chosen:
         parser.error("--limit is about hello-unix: name it too, or leave --only out")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended on the way out
+    end_on_term()
     try:
         results = measure(chosen, given)
     except (Missing, WrongAnswer, CannotCompile) as error:

@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import platform
-import signal
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from bench.cpu import Others
 from bench.load import CannotCompile, Client, WrongAnswer, compiled
 from bench.plan import HERE, Plan, cpu_model
 from bench.rounds import AGAIN, Measured, run
-from bench.servers import Missing, running
+from bench.servers import Missing, end_on_term, running
 from bench.tables import twin_note
 
 RECORD = HERE / "results/guard.json"
@@ -38,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("--record", action="store_true", help="make today's figure the recorded one")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended on the way out
+    end_on_term()
     try:
         others = Others()
         measured = measure()

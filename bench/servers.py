@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -174,3 +175,13 @@ def running(
         os.sched_setaffinity(0, cpus)
         for server in started:
             server.stop()
+
+
+def end_on_term() -> None:
+    """TERM ends this program with status 143, by way of all that has to be stopped; a second one does not disturb."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, end)
