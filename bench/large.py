@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -75,6 +77,9 @@ def gigabyte(plan: Plan) -> list[Table]:
         Column("cpu", "CPU seconds", 2), Column("before", "MB before"), Column("peak", "MB at most"),
     ]  # fmt: skip
     table = Table("gigabyte", "Bodies of 1 GiB", text, columns, [], chart="seconds")
+    if (free := shutil.disk_usage(tempfile.gettempdir()).free) < 2 * GIB:
+        table.notes = [f"Left out: the folder for temporary files has only {free / GIB:.1f} GiB left, and needs 2."]
+        return [table]
     with running(servers, plan.strict) as (started, table.notes):
         for way, client in ways.items():
             rows, ratio = _in_turn(started, client, rounds)
@@ -94,9 +99,9 @@ def _in_turn(servers: list[Server], client: Client, rounds: int) -> tuple[list[R
     before: dict[str, float] = {}
     peak: dict[str, float] = {}
     for server in servers:
-        client.ask(server, 0, 0)  # the file is in the cache from now on
         before[server.name] = _largest(server, "VmRSS")
         _forget_peaks(server)
+        client.ask(server, 0, 0)  # the file is in the cache from now on
     shuffle = random.Random(rounds).sample
     for turn in range(1, rounds + 1):
         for server in shuffle(servers, len(servers)):

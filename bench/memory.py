@@ -22,6 +22,7 @@ from bench.tables import Aim, Column, Row, Table
 
 COUNTS = (1, 10, 50)
 PAGES = 5  # that every worker has made at least
+NEEDED = 2500  # MB: without preloading each worker has all of Django for itself
 
 
 def memory(plan: Plan) -> list[Table]:
@@ -36,6 +37,9 @@ def memory(plan: Plan) -> list[Table]:
         Column("extra", "MB per worker more", 2),
     ]
     table = Table("memory", "Memory per worker", text, columns, [], chart="extra")
+    if (free := _available()) < NEEDED:
+        table.notes = [f"Left out: {COUNTS[-1]} workers need {NEEDED} MB of memory, and {free:.0f} are available."]
+        return [table]
     for said, env in (("", {}), (", warm", project.WARM)):
         extra: dict[str, float] = {}
         for name, make in SERVERS.items():
@@ -86,3 +90,9 @@ def _pss(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _available() -> float:
+    """MB that processes could still have."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
