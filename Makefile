@@ -18,7 +18,7 @@ PYTHON ?=
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check coverage soak bench bench-guard test-pythons test-packages format clean FORCE
+.PHONY: help demo test check coverage soak bench bench-page bench-guard test-pythons test-packages format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -52,6 +52,10 @@ soak: $(VENV)/.ready-http,reload,test
 bench: $(VENV)/.ready-http $(VENV)-bench/.ready
 	@scripts/system-packages bench $(BIN)/python
 	@$(BIN)/python -m bench $(ARGS)
+
+# The page of the docs from the results that are there.
+bench-page:
+	@$(BIN)/python -m bench.render
 
 bench-guard: $(VENV)/.ready-http
 	@$(BIN)/python -m bench.guard $(ARGS)

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -114,7 +115,9 @@ def machine() -> dict[str, str]:
     except (OSError, KeyError):
         system = platform.system()
     uwsgi = peers.uwsgi_program(sys.executable)
+    ours = said(sys.executable, "-m", "scgi", "--version").split()[1:2]
     return {
+        "scgi": " ".join([*ours, said("git", "-C", str(ROOT), "describe", "--always", "--dirty=, changed")]),
         "CPU": f"{cpu_model()}, {os.cpu_count()} cores",
         "Memory": f"{memory:.0f} GiB",
         "System": f"{system}, Linux {platform.release()}",
@@ -122,6 +125,14 @@ def machine() -> dict[str, str]:
         "uWSGI": f"{uwsgi[1]} with Python {uwsgi[2]}" if uwsgi[1] else "none",
         "Load before the run": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def said(*command: str) -> str:
+    """What a command prints; "" if it cannot be run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except OSError:
+        return ""
 
 
 def judge(results: dict[str, Any], limit: float) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, NAME, LINE, BAR = 720, 190, 26, 16
+WIDTH, LINE, BAR = 720, 26, 16
+LETTER = 7.2  # how wide one is, about
 
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #444c56 }
@@ -27,8 +28,9 @@ text { font: 13px system-ui, sans-serif; fill: #444c56 }
 def bars(title: str, entries: Sequence[tuple[str, float, str]]) -> str:
     """One horizontal bar per entry: its name, its value, and that as text. What is ours has a colour of its own."""
     height = LINE * (len(entries) + 1) + 12
+    left = LETTER * max((len(name) for name, _, _ in entries), default=0) + 10  # room for the names
     longest = max((value for _, value, _ in entries), default=0) or 1
-    room = WIDTH - NAME - 80  # for the longest bar; the value stands behind it
+    room = WIDTH - left - 80  # for the longest bar; the value stands behind it
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         f' role="img" aria-label="{escape(title)}">',
@@ -40,8 +42,8 @@ def bars(title: str, entries: Sequence[tuple[str, float, str]]) -> str:
         length = max(1.0, room * value / longest)
         kind = "ours" if name.startswith("scgi") else "other"
         parts += [
-            f'<text x="{NAME - 10}" y="{top + 13}" text-anchor="end">{escape(name)}</text>',
-            f'<rect class="{kind}" x="{NAME}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2"/>',
-            f'<text class="value" x="{NAME + length + 8:.1f}" y="{top + 13}">{escape(text)}</text>',
+            f'<text x="{left - 10:.0f}" y="{top + 13}" text-anchor="end">{escape(name)}</text>',
+            f'<rect class="{kind}" x="{left:.0f}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2"/>',
+            f'<text class="value" x="{left + length + 8:.1f}" y="{top + 13}">{escape(text)}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])

@@ -112,7 +112,7 @@ def behind_nginx(plan: Plan) -> list[Table]:
     table.trusted = measured.trusted()
     for peer, limit in (("gunicorn sync", 0.3), ("uvicorn", 1.0)):
         ratio = measured.ratio("scgi", peer)
-        table.aims.append(Aim(f"Behind nginx: times the CPU of {peer}", ratio and ratio.median, limit))
+        table.aims.append(Aim(f"Behind nginx: times the CPU of {peer}", ratio.median if ratio else None, limit))
     return [table]
 
 
@@ -215,7 +215,7 @@ def cgi_vs_scgi(plan: Plan) -> list[Table]:
     for row in table.rows:
         row["front"] = statistics.median(load.spent[row["name"]])
     factor = measured.ratio(cgi.name, scgi.name)
-    table.aims = [Aim("CGI under Apache: times SCGI's CPU", factor and factor.median, 30, at_least=True)]
+    table.aims = [Aim("CGI under Apache: times SCGI's CPU", factor.median if factor else None, 30, at_least=True)]
     return [table]
 
 

@@ -1,11 +1,11 @@
-"""The reference package's server, scgi 2.2, with the smallest handler it allows. For its own environment: HOST PORT."""
+"""The reference package's server, scgi 2.2, with the smallest handler it allows. For its own environment: HOST PORT.
+
+It writes a line for each request, which cannot be switched off.
+"""
 
 import sys
 
-import scgi.util
 from scgi.scgi_server import SCGIHandler, SCGIServer
-
-scgi.util.log = lambda message: None  # nobody else writes a line for each request
 
 
 class Hello(SCGIHandler):

@@ -57,8 +57,8 @@ def growth(plan: Plan) -> list[Table]:
             raise
         table.notes.append(str(error).splitlines()[0])
     table.aims = [
-        Aim(f"From 1 worker to {BURST}: seconds until all requests run", found and found.grown, 0.5),
-        Aim(f"From 1 worker to {BURST}: the last answer, times the ideal", found and found.last / IDEAL, 1.2),
+        Aim(f"From 1 worker to {BURST}: seconds until all requests run", found.grown if found else None, 0.5),
+        Aim(f"From 1 worker to {BURST}: the last answer, times the ideal", found.last / IDEAL if found else None, 1.2),
     ]
     return [table]
 

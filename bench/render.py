@@ -5,6 +5,8 @@ What is rendered depends on nothing but the results: no figure is typed, and a t
 
 from __future__ import annotations
 
+import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ def _body(results: dict[str, Any], charts_in: str) -> str:
     machine = results["machine"]
     parts = [
         "## The machine",
-        "\n".join(f"- {name}: {value}" for name, value in machine.items()) + f"\n- Command: `{results['command']}`",
+        "\n".join(f"- {name}: {value}" for name, value in machine.items())
+        + f"\n- Measured on {results['date'][:10]} by `{results['command']}`",
     ]
     doubtful = [table["title"] for table in tables if not table["trusted"]]
     if doubtful:
@@ -85,12 +88,12 @@ def _body(results: dict[str, Any], charts_in: str) -> str:
     if any(table["aims"] for table in tables):
         parts += ["## Aims", aims(tables)]
     for table in tables:
-        parts += [f"## {table['title']}", table["text"]]
+        parts += [f"## {table['title']}", textwrap.fill(table["text"], 120)]
         if table["chart"]:
             parts.append(f"![{table['title']}]({charts_in}{table['name']}.svg)")
         parts.append(markdown(table))
         if table["notes"]:
-            parts.append("\n".join(f"- {note}" for note in table["notes"]))
+            parts.append("\n".join(textwrap.fill(f"- {note}", 120, subsequent_indent="  ") for note in table["notes"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -160,3 +163,14 @@ def _limit(aim: dict[str, Any]) -> str:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['name']} ({row['version']})" if row.get("version") else str(row["name"])
+
+
+def main() -> None:
+    """Render what was measured last once more."""
+    results = json.loads((RESULTS / "results.json").read_text())
+    write(results, RESULTS)
+    PAGE.write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()
