@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -404,6 +405,25 @@ def test_a_stop_while_the_old_generation_finishes_waits_for_both(site: Open) -> 
         with begun(here.address, "/sleep/0.7") as second:
             here.server.signal(signal.SIGTERM)
             assert (rest_of(first).text, rest_of(second).text) == ("one", "two")
+    assert here.server.wait() == 0
+
+
+def test_at_a_stop_nobody_is_answered_by_code_that_was_replaced(site: Open) -> None:
+    here = site("--max-workers", "2")
+    with begun(here.address, "/doze/1.5"):
+        dozing(here.server)
+        old = here.server.workers()
+        here.write(APP.format(version="two"))
+        here.reload(2)
+        here.comes_to("two")
+        [new] = set(here.server.workers()) - set(old)
+        os.kill(new, signal.SIGSTOP)
+        with begun(here.address, "/version") as late:
+            here.server.signal(signal.SIGTERM)
+            wait_until(lambda: here.server.log().count("pool: stopping") == 2, 5)
+            assert not select.select([late], [], [], 0.3)[0]  # the old pool does not fork for it
+            os.kill(new, signal.SIGCONT)
+            assert rest_of(late).text == "two"
     assert here.server.wait() == 0
 
 

@@ -157,7 +157,10 @@ class WsgiAdapter:
         }
 
     def answer(self, slot: Slot, fd: int, variables: dict[str, Any], length: int, body: BinaryIO) -> Outcome:
-        method = variables.get("REQUEST_METHOD")
+        try:
+            method = variables["REQUEST_METHOD"]
+        except KeyError:
+            method = ""
         answer = WsgiAnswer(slot, fd, method == "HEAD", self.patience)
         if not method:
             log.warning("refused with 400: the variable REQUEST_METHOD is missing")

@@ -32,7 +32,7 @@ _STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: (.*))?\Z")
 # few names are met, and bounded.
 _SPECIAL: Final = HOP_BY_HOP | {"content-length", "status"}
 _KINDS: dict[str, str] = {}
-_STATUS_LINES: dict[str, tuple[int, str]] = {}
+_STATUS_LINES: dict[str, tuple[int, bool, str]] = {}
 _REMEMBERED: Final = 500
 
 
@@ -41,14 +41,15 @@ _REMEMBERED: Final = 500
 HeadFacts = tuple[bytes, int, int | None, bool]
 
 
-def status_line(status: str) -> tuple[int, str]:
-    """Judge `"404 Not Found"` (or `"404"`) as PEP 3333 has it; returns the code and the `Status:` line."""
+def status_line(status: str) -> tuple[int, bool, str]:
+    """Judge `"404 Not Found"` (or `"404"`) as PEP 3333 has it; returns the code, whether no body may follow (204 and
+    304), and the `Status:` line."""
     match = _STATUS.match(status) if isinstance(status, str) else None
     if match is None or _CONTROL.search(status):
         raise MisuseError(f"status: expected text like '200 OK', found {status!r}"[:200], code="bad-status")
     code = int(match[1])
     reason = match[2] or REASONS.get(code) or "Unknown"
-    line = (code, f"Status: {code} {reason}\r\n")
+    line = (code, code in (204, 304), f"Status: {code} {reason}\r\n")
     if len(_STATUS_LINES) < _REMEMBERED:
         _STATUS_LINES[status] = line
     return line
@@ -84,34 +85,35 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
     not. Hop-by-hop headers are left out. Raises `MisuseError` for whatever could split, smuggle or confuse.
     """
     try:
-        code, text = _STATUS_LINES[status]
+        code, bodiless, text = _STATUS_LINES[status]
     except (KeyError, TypeError):
-        code, text = status_line(status)
+        code, bodiless, text = status_line(status)
     declared: int | None = None
+    shown: int | str | None = None
     for name, value in headers:
         try:
-            if not value.isprintable():
-                _refuse_value(name, value)
             kind = _KINDS[name]
+            if not kind and not value.isprintable():
+                _refuse_value(name, value)
         except (AttributeError, KeyError, TypeError):
             _refuse_value(name, value)
             kind = _kind(name)
-        if kind:
-            if kind == "content-length":
-                if declared is not None or len(value) > 18 or not (value.isascii() and value.isdigit()):
-                    _refuse_length(value, declared)
-                declared = int(value)
-            elif kind == "status":
-                raise MisuseError("header Status: the status has its own argument", code="status-header")
-            # else hop-by-hop: left out, as a CGI script's harmless `Connection: close` should be
-            continue
-        text = f"{text}{name}: {value}\r\n"
+        if not kind:
+            text = f"{text}{name}: {value}\r\n"
+        elif kind == "content-length":
+            if type(value) is not str or not value.isdecimal() or len(value) > 18 or declared is not None:
+                _refuse_length(value, declared)
+            declared, shown = int(value), value
+        elif kind == "status":
+            raise MisuseError("header Status: the status has its own argument", code="status-header")
+        else:  # hop-by-hop: left out, as a CGI script's harmless `Connection: close` should be
+            _refuse_value(name, value)
     if declared is None:
-        declared = length
+        declared = shown = length
     if declared is None or code == 204:
         text += "\r\n"
     else:
-        text = f"{text}Content-Length: {declared}\r\n\r\n"
+        text = f"{text}Content-Length: {shown}\r\n\r\n"
     try:
         data = text.encode("latin-1")
     except UnicodeEncodeError as error:
@@ -119,14 +121,16 @@ def build_head(status: str, headers: Iterable[tuple[str, str]], length: int | No
             f"headers are Latin-1 text (PEP 3333), found {error.object[error.start : error.end]!r}"[:200],
             code="not-latin-1",
         ) from None
-    return data, code, declared, code == 204 or code == 304
+    return data, code, declared, bodiless
 
 
-def _refuse_length(value: str, before: int | None) -> None:
+def _refuse_length(value: object, before: int | None) -> None:
     """Called for what is no small number, or is there again; the same again is fine."""
+    _refuse_value("Content-Length", value)
+    assert isinstance(value, str)
     if len(value) > 18 or not (value.isascii() and value.isdigit()):
         raise MisuseError(f"Content-Length: expected digits, found {value!r}"[:200], code="bad-content-length")
-    if before != int(value):
+    if before is not None and before != int(value):
         raise MisuseError(f"Content-Length is there twice: {before} and {value}", code="bad-content-length")
 
 

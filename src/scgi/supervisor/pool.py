@@ -377,8 +377,8 @@ class Pool:
             log.info("stopping: what has arrived is served, for at most %g s", seconds)
         self.phase = Phase.DRAINING
         self._deadline = min(self._deadline, now + seconds)
-        if drain and not self.roster.serving() and self.doors.somebody_waits():
-            self._spawn(now)
+        if drain and not self._leaves and not self.roster.serving() and self.doors.somebody_waits():
+            self._spawn(now)  # unless another generation has taken over: they are its
         self._growth.end()
         if not drain or self.doors.all_lent:
             self._leaves = True

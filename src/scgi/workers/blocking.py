@@ -219,7 +219,9 @@ class Worker:
         serial = 0
         beyond: int | None  # bytes beyond the body, so far; None if no more can be expected either
 
-        while not self.leaving:
+        while True:  # and not "while not leaving": CPython 3.11 specialises no loop that ends in a conditional jump
+            if self.leaving:
+                break
             board[index] = IDLE
             try:
                 fd, _ = accept()
@@ -249,7 +251,10 @@ class Worker:
             size = len(data)
             if size == end + length:
                 body: Any = empty(data[end:]) if length else empty()
-                beyond = None if variables.get("REQUEST_METHOD") in ("GET", "HEAD") else 0
+                try:
+                    beyond = None if variables["REQUEST_METHOD"] in ("GET", "HEAD") else 0
+                except KeyError:
+                    beyond = 0
             else:
                 body, beyond = self.slow.longer_body(fd, data, end, length)
                 if body is None:
