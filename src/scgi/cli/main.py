@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "reload": "Have a running server load the application anew.",
     "stop": "Stop a running server.",
     "gateway": "Answer HTTP by asking an SCGI server.",
+    "bench": "Load an SCGI server, and say how it did.",
     "config": "Print the settings that would hold, and where each comes from.",
 }
 INTERRUPTED: Final = 130  # what shells say of a program that Ctrl-C ended
