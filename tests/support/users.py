@@ -55,8 +55,8 @@ def ordinary_user() -> Ordinary:
 
 
 def _runs(python: str) -> bool:
-    """Whether that user can run this Python, and it is a recent one with all that belongs to it."""
-    check = "import sys, ssl, ctypes, sqlite3; sys.exit(sys.version_info < (3, 11))"
+    """Whether that user can run this Python, with all that belongs to it, and it can load what ours has compiled."""
+    check = f"import sys, ssl, ctypes, sqlite3; sys.exit(sys.version_info[:2] != {tuple(sys.version_info[:2])})"
     try:
         done = subprocess.run([python, "-c", check], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True)
     except OSError:
