@@ -17,7 +17,7 @@ from bench import peers
 from bench.cpu import descendants
 from bench.load import Client
 from bench.plan import Plan
-from bench.rounds import AGAIN, Series, Spread
+from bench.rounds import Series, Spread
 from bench.scenarios import compare
 from bench.servers import Server, connect, running
 from bench.tables import Aim, Column, Row, Table
@@ -29,16 +29,13 @@ END = "the end\n"
 
 def uploads(plan: Plan) -> list[Table]:
     """Bodies of 1 MB, one after another."""
-    servers = [
-        peers.ours(plan, app="apps/bodies.py"), peers.ours(plan, "scgi" + AGAIN, app="apps/bodies.py"),
-        peers.uwsgi(plan, app="apps/bodies.py"),
-    ]  # fmt: skip
+    servers = [peers.ours(plan, app="apps/bodies.py"), peers.uwsgi(plan, app="apps/bodies.py")]
     count = f"{MB}\n"
     table, _ = compare(
         plan, "uploads", "Uploads of 1 MB",
         "The application reads bodies of 1 MB in blocks of 64 KB; over a unix socket, four clients, one worker to "
         "begin with.",
-        servers, Client(plan.client, path="/upload", body=MB, length=len(count), tail=count), rounds=30, seconds=0.05,
+        servers, Client(plan.client, path="/upload", body=MB, length=len(count), tail=count), rounds=25, seconds=0.05,
         apart=False,
     )  # fmt: skip
     table.columns = [column for column in table.columns if column.key != "to_floor"]
@@ -86,8 +83,8 @@ def gigabyte(plan: Plan) -> list[Table]:
             table.rows += [row | {"name": f"{row['name']}, {way}"} for row in rows]
             more = rows[0]["peak"] - rows[0]["before"]
             table.aims += [
-                Aim(f"A {way} of 1 GiB: times uWSGI's time", ratio, 1.3),
-                Aim(f"A {way} of 1 GiB: MB of memory more", more, 4),
+                Aim(f"1 GiB by {way}: times uWSGI's time", ratio, 1.3),
+                Aim(f"1 GiB by {way}: MB of memory more", more, 4),
             ]
     return [table]
 
