@@ -67,15 +67,16 @@ def test_a_unix_socket_is_never_open_wider_than_asked_not_for_an_instant(path: P
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        for _ in range(300):
+        for number in range(50_000):
+            if number >= 300 and seen:  # where others want the processor too, the watcher may come late
+                break
             open_listener(unix(path), socket_mode=0o640).close()
     finally:
         done.set()
         watcher.join()
         sys.setswitchinterval(pause)
         os.umask(before)
-    assert seen <= {0o000, 0o640}
-    assert 0o640 in seen or 0 in seen
+    assert seen and seen <= {0o000, 0o640}
 
 
 def test_the_mode_is_closed_between_bind_and_chmod(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

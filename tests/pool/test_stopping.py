@@ -184,7 +184,7 @@ def test_nobody_is_started_at_the_end_for_those_who_wait_at_a_lent_door(launch: 
         lent_address = f"127.0.0.1:{lent.getsockname()[1]}"
         server = activated(launch, lent, options=("--listen", "systemd", "--listen", address, "--max-workers", "1"))
         wait_until(lambda: is_listening(address))
-        busy = stack.enter_context(begun(address, "/sleep/0.5"))
+        busy = stack.enter_context(begun(address, "/sleep/2"))
         wait_until(lambda: server.workers())
         queued = [stack.enter_context(begun(lent_address, "/pid")) for _ in range(5)]
         server.signal(signal.SIGTERM)

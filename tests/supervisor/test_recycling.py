@@ -75,7 +75,7 @@ def test_a_worker_ends_after_its_replacement_has_come(scgi_serve, app: Path) -> 
 
 
 def test_an_old_worker_is_replaced_although_nobody_asks_it_anything(scgi_serve, app: Path) -> None:
-    server = scgi_serve(app, "--max-worker-age", "1")
+    server = scgi_serve(app, "--max-workers", "1", "--max-worker-age", "1")
     first = scgi_request(server.address).text
     wait_until(lambda: scgi_request(server.address).text != first)
     (worker, why), *_ = replaced(server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import socket
@@ -72,10 +73,16 @@ def is_listening(address: str) -> bool:
     if isinstance(where, tuple):
         wanted = f":{where[1]:04X}"
         tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
-        rows = [row for table in tables if table.exists() for row in _rows(table)]
-        return any(row[1].endswith(wanted) and row[3] == "0A" for row in rows)
+        return any(row[1].endswith(wanted) for table in tables if table.exists() for row in _listeners(table))
     return any(row[-1] == where and row[3] == "00010000" for row in _rows(Path("/proc/net/unix")))
 
 
-def _rows(table: Path) -> list[list[str]]:
-    return [line.split() for line in table.read_text().splitlines()[1:]]
+def _listeners(table: Path) -> Iterator[list[str]]:
+    """Those of TCP come first; behind them may be ten thousands of connections that have ended."""
+    return itertools.takewhile(lambda row: row[3] == "0A", _rows(table))
+
+
+def _rows(table: Path) -> Iterator[list[str]]:
+    with table.open() as lines:
+        next(lines)
+        yield from map(str.split, lines)

@@ -82,7 +82,8 @@ class Process:
         What a pool that is loading forks is none; a worker whose pool has died is still one.
         """
         if "serve" not in self._command:
-            return self.children()
+            log = self.log()  # its lobby is a child too, and has no title there
+            return [pid for pid in self.children() if f"worker {pid} started" in log]
         loaded = [pool for pool in self.pools() if not title_of(pool).endswith(", loading")]
         found = [worker for parent in (self.pid, *loaded) for worker in children_of(parent)]
         return sorted(pid for pid in found if title_of(pid).startswith("scgi: worker"))
