@@ -217,6 +217,7 @@ def test_a_body_that_stalls_is_a_408(ways: Ways, start: Start, connect: Connect)
     wait_until(lambda: "stalled after 50 of 100" in lobby.log())
 
 
+@pytest.mark.alone  # else both are below it
 def test_a_body_that_dribbles_below_the_floor_is_a_408_and_one_above_it_is_not(
     ways: Ways, start: Start, connect: Connect
 ) -> None:

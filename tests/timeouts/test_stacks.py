@@ -52,14 +52,14 @@ def test_the_command_shows_each_worker_its_request_and_where_it_is(
     serve: Callable[..., Process], stacks: Callable[..., str]
 ) -> None:
     server = serve(timeout=0, workers=3)
-    with running(server, "/sleep?4", "/drip?12"):
+    with running(server, "/sleep?8", "/drip?25"):
         text = wait_until(lambda: found if "order-sleep" in (found := stacks()) and "order-drip" in found else "")
         workers = {row["pid"]: row for row in json.loads(stacks("--json"))["workers"]}
         assert sorted(workers) == server.workers()
     for pid in workers:
         assert f"worker {pid}, generation 1: " in text
     (sleeping,) = (part for part in text.split("worker ") if "order-sleep" in part)
-    assert "GET /sleep?4 for " in sleeping and " in sleep\n" in sleeping and "hung_pages.py" in sleeping
+    assert "GET /sleep?8 for " in sleeping and " in sleep\n" in sleeping and "hung_pages.py" in sleeping
     assert "blocking.py" not in sleeping, "frames of ours at the outer end are left out"
     rows = [row for row in workers.values() if row["current"]]
     assert {one["id"] for row in rows for one in row["current"]} == {"order-sleep", "order-drip"}
@@ -68,7 +68,7 @@ def test_the_command_shows_each_worker_its_request_and_where_it_is(
 
 def test_of_a_worker_with_threads_all_are_shown(serve: Callable[..., Process], stacks: Callable[..., str]) -> None:
     server = serve("--threads", "3", timeout=0)
-    with running(server, "/sleep?4", "/drip?12"):
+    with running(server, "/sleep?8", "/drip?25"):
         text = wait_until(lambda: found if "order-sleep" in (found := stacks()) and "order-drip" in found else "")
     assert " in sleep\n" in text and " in drip\n" in text and text.count("hread 0x") >= 3
 
