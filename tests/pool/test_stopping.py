@@ -244,6 +244,35 @@ def test_a_silent_peer_holds_up_the_end_no_longer_than_the_header_timeout(serve:
     assert server.wait() == 0
 
 
+HASTY = """
+import os, signal, time
+
+pool = os.getpid()
+once = [lambda: os.kill(pool, signal.SIGSTOP)]
+os.register_at_fork(after_in_child=lambda: once and os.getppid() == pool and once.pop()())
+
+def app(environ, start_response):
+    open("taken", "w").close()
+    time.sleep(60)
+"""
+
+
+def test_a_request_that_was_taken_before_the_server_knew_that_it_serves_is_looked_after(
+    launch: Launch, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(HASTY)
+    server = launch("-m", "scgi", "serve", "--listen", address, "--timeout", "1", "app.py:app", cwd=tmp_path)
+    wait_until(lambda: is_listening(address))
+    with begun(address, "/") as peer:
+        wait_until((tmp_path / "taken").exists)
+        (pool,) = server.pools()
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping: what has arrived is served" in server.log())
+        os.kill(pool, signal.SIGCONT)
+        assert rest_of(peer).status == 504
+    assert server.wait() == 0
+
+
 WITHOUT_FILTER = """
 import scgi.net.closing
 scgi.net.closing._drop_new = lambda sock: False

@@ -168,6 +168,10 @@ class Generation:
         told = all(worker.retiring for worker in self.workers)
         return not told or any(stage in (Stage.IDLE, Stage.STARTING) for stage in self.board.stages())
 
+    def has_begun(self) -> bool:
+        """Whether one of its workers may have taken a request, even if the pool has not come to say so yet."""
+        return any(stage not in (Stage.FREE, Stage.STARTING) for stage in self.board.stages())
+
     def last_words(self) -> str:
         """The stack that was written before it was given up, or when it crashed; our own frames are left out."""
         with contextlib.suppress(OSError):

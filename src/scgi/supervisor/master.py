@@ -297,7 +297,7 @@ class Master:
                     return
                 if not self.doors.open:
                     self._tell_to_drain(self.succession.current, now)
-            elif incoming is not None and not incoming.serves:
+            elif incoming is not None and not (incoming.serves or incoming.has_begun()):
                 incoming.kill()
             if self.doors.open:
                 self._close_doors(now)

@@ -177,7 +177,8 @@ class WaitingRoom:
 
     def _let_in(self) -> None:
         """Take what is at the entrance, as long as there is room."""
-        while self._make_room():
+        # A turn may bring the order to leave, which closes the entrance, and somebody at the entrance after that.
+        while self._ways.entrance.fileno() >= 0 and self._make_room():
             try:
                 parcel = take(self._ways.entrance)
             except OSError as error:
