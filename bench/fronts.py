@@ -238,7 +238,8 @@ def apache_with_cgi(plan: Plan, scgi: Server, tally: Path) -> Server:
             path.chmod(mode)
         as_user = [program("setpriv"), "--reuid", _web_user(), "--regid", "0", "--clear-groups"]
         command = [*as_user, *command]
-        if subprocess.run([*as_user, python, "-c", ""], capture_output=True).returncode:
+        # By way of a shell: what setpriv itself starts may still have root's capabilities.
+        if subprocess.run([*as_user, "sh", "-c", 'exec "$0" -c ""', python], capture_output=True).returncode:
             raise Missing(f"CGI is left out: Apache's user may not run {Path(python).name}, as root's own.")
     if not (modules / "mod_cgid.so").exists():
         raise Missing("Apache is left out: it is not installed, or has no mod_cgid.")
