@@ -272,8 +272,9 @@ class Master:
         for companion in self.plan.companions:
             companion.stop()
         self.succession.refuse_wishes("the server is stopping")
-        if self.succession.incoming is not None:
-            self.succession.incoming.kill()
+        incoming = self.succession.incoming
+        if incoming is not None and not incoming.has_begun():
+            incoming.kill()
         for generation in self.succession.live():
             generation.tell("stop")
 

@@ -176,8 +176,7 @@ class WaitingRoom:
     # Coming.
 
     def _let_in(self) -> None:
-        """Take what is at the entrance, as long as there is room."""
-        # A turn may bring the order to leave, which closes the entrance, and somebody at the entrance after that.
+        """Take what is at the entrance, as long as there is room; none comes after the order to leave."""
         while self._ways.entrance.fileno() >= 0 and self._make_room():
             try:
                 parcel = take(self._ways.entrance)
