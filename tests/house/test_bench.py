@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +18,8 @@ from bench.plan import HERE, Plan
 from bench.rounds import AGAIN, Measured, Slice, run
 from bench.servers import Missing, Server, running
 from bench.tables import Aim, Column, Table
+
+from support.programs import require_program
 
 
 def test_an_aim_is_missed_when_its_figure_is_beyond_the_limit() -> None:
@@ -132,8 +133,7 @@ def test_a_server_that_cannot_take_part_is_named_and_ours_cannot_be_missing() ->
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler")
+    require_program("cc")
     folder = tmp_path_factory.mktemp("bench")
     return Plan(folder, compiled(HERE / "client.c", folder), compiled(HERE / "floor.c", folder))
 
