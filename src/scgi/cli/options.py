@@ -53,6 +53,8 @@ def _parameter(row: Row) -> Callable[[Any], Any]:
 
 
 def _help(row: Row) -> str:
+    if row.is_flag and not row.negatable:
+        return row.help
     default = row.default_text or written(row, getattr(Settings(), row.name)).strip('"')
     repeatable = " Repeatable." if row.collect else ""
-    return f"{row.help}{repeatable}" + ("" if row.is_flag and not row.negatable else f" [default: {default}]")
+    return f"{row.help}{repeatable} [default: {default}]"
