@@ -1,37 +1,30 @@
-"""The sites that these tests visit: a real web server, configured as docs/how-to says, in front of `scgi serve`."""
+"""The sites that these tests visit: a real web server, configured by `scgi config`, in front of `scgi serve`."""
 
 from __future__ import annotations
 
 import http.client
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support import Front, Process, apache, free_port, lighttpd, nginx, short_folder, start
+from interop.webservers import web_server
+from support import Front, Process, free_port, short_folder, start
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 PAGES = Path(__file__).with_name("pages.py")
-FRONTS = {"nginx": nginx, "apache": apache, "lighttpd": lighttpd}
-
-# The first configuration of each page is for the root and a unix socket, the second for /shop and TCP.
+FRONTS = ("nginx", "mod_scgi", "apache", "lighttpd")
 MEGABYTE = 1 << 20
 PLACES = [f"{front}-{place}" for front in FRONTS for place in ("unix-root", "tcp-shop")]
 
 
-def documented(front: str, place: str, address: str) -> str:
-    """The configuration that the documentation gives, for an SCGI server at `address`."""
-    page = (HOW_TO / f"{front}.md").read_text()
-    root, shop = re.findall(rf"```{front}\n(.*?)```", page, re.DOTALL)
-    if place == "unix-root":
-        assert root.count("/run/hello/hello.sock") == 1
-        return str(root).replace("/run/hello/hello.sock", address.removeprefix("unix:"))
-    assert shop.count("4000") == 1
-    return str(shop).replace("4000", address.rpartition(":")[2])
+def wishes(place: str, address: str) -> list[str]:
+    """What `scgi config` is asked for."""
+    return [f"--upstream={address}", f"--mount={'/' if place == 'unix-root' else '/shop'}", "--timeout=300"]
 
 
 @dataclass
@@ -69,14 +62,9 @@ class Site:
         return self.server.workers()
 
 
-def open_front(front: str, config: str, extra: str = "") -> AbstractContextManager[Front]:
-    if front == "lighttpd":  # these are in the tests' own part, and may not be there twice
-        config = re.sub(r"(?m)^server\..*\n", "", config)
-    return FRONTS[front](config=config, extra=extra)
-
-
 @contextmanager
-def open_site(where: str, *options: str, extra: str = "", upload_limit: str = "100m") -> Iterator[Site]:
+def open_site(where: str, *options: str, wish: Sequence[str] = ()) -> Iterator[Site]:
+    """`options` are for `scgi serve`, `wish` for `scgi config`."""
     front, _, place = where.partition("-")
     with ExitStack() as stack:
         folder = stack.enter_context(short_folder())
@@ -86,8 +74,7 @@ def open_site(where: str, *options: str, extra: str = "", upload_limit: str = "1
         server = start([*command, *options, PAGES], log_file=folder / "log", address=address)
         stack.callback(lambda: print(f"--- log of the SCGI server ---\n{server.log()}"))
         stack.callback(server.kill)
-        config = documented(front, place, address)
-        web = stack.enter_context(open_front(front, config.replace("100m", upload_limit), extra))
+        web = stack.enter_context(web_server(front, *wishes(place, address), *wish))
         yield Site(front, place, server, web, folder / "facts")
         assert server.stop() == 0
         server.assert_nothing_left()

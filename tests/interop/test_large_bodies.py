@@ -19,8 +19,7 @@ GIGABYTE = 1 << 30
 def large(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A site with one worker. nginx is told not to keep large answers on disk."""
     where = request.param
-    extra = "scgi_max_temp_file_size 0;" if where.startswith("nginx") else ""
-    with open_site(where, "--max-workers=1", extra=extra, upload_limit="1g") as site:
+    with open_site(where, "--max-workers=1", wish=["--stream", "--max-body=1g"]) as site:
         assert site.ask("/echo", "POST", b"x" * 200_000)[0].status == 200  # what is allocated once is there
         yield site
 

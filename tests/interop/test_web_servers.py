@@ -1,6 +1,6 @@
 """What applications rely on holds behind each real web server, over unix sockets and TCP.
 
-The configurations are those of docs/how-to. Where a web server has ways of its own the test says so, so that a change
+The configurations are those of `scgi config`. Where a web server has ways of its own the test says so, so that a change
 of theirs is noticed.
 """
 
@@ -11,7 +11,6 @@ import http.client
 import json
 import re
 import socket
-import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from interop.sites import HOW_TO, PAGES, PLACES, Site, documented, open_front, open_site
-from support import free_port, require_program, wait_until
+from interop.sites import HOW_TO, PAGES, PLACES, Site, open_site, wishes
+from interop.webservers import web_server
+from support import free_port, wait_until
 
 BODY = bytes(range(256)) * 400
 
@@ -92,7 +92,7 @@ def test_an_exception_is_a_500_with_the_requests_id_and_a_traceback_in_the_log(s
         assert re.fullmatch("[0-9a-f]{32}", found[1])  # nginx's $request_id
 
 
-# What is asked for, and PATH_INFO; where the web servers differ: nginx, Apache, lighttpd.
+# What is asked for, and PATH_INFO.
 PATHS = [
     ("/", "/"),
     ("/environ", "/environ"),
@@ -104,20 +104,16 @@ PATHS = [
     ("/environ/%3F%23%26+", "/environ/?#&+"),
     ("/environ/100%25", "/environ/100%"),
     ("/environ/100%2525", "/environ/100%25"),
-    ("/environ/a%2Fb", {"nginx": "/environ/a/b", "apache": "/environ/a%2Fb", "lighttpd": "/environ/a/b"}),
+    ("/environ/a%2Fb", "/environ/a/b"),
     ("/environ//a///b//", "/environ/a/b/"),
     ("/environ/a/../b/./c", "/environ/b/c"),
 ]
 
 
 @pytest.mark.parametrize(("target", "path"), PATHS)
-def test_script_name_and_path_info_are_right(site: Site, target: str, path: str | dict[str, str]) -> None:
-    if target.endswith("%E9") and site.front == "lighttpd" and site.mount:
-        assert site.ask(target)[0].status == 404  # its conditions match UTF-8 only
-        return
+def test_script_name_and_path_info_are_right(site: Site, target: str, path: str) -> None:
     seen = environ_of(site, target + "?q=%20%2F&x=a+b")
-    expected = path if isinstance(path, str) else path[site.front]
-    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == (site.mount, expected)
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == (site.mount, path)
     assert seen["QUERY_STRING"] == "q=%20%2F&x=a+b"
     assert seen["REQUEST_URI"] == site.mount + target + "?q=%20%2F&x=a+b"
 
@@ -190,15 +186,6 @@ def test_the_server_logged_no_error_but_that_of_the_application(site: Site) -> N
     assert [line for line in lines if "ValueError: for the log" not in line] == []
 
 
-@pytest.mark.parametrize("where", [place for place in PLACES if place.startswith("lighttpd")])
-def test_lighttpd_accepts_the_documented_configuration_whole(where: str, tmp_path: Path) -> None:
-    front, _, place = where.partition("-")
-    text = documented(front, place, "unix:/tmp/s" if place == "unix-root" else "127.0.0.1:4001")
-    (tmp_path / "conf").write_text(f'server.document-root = "{tmp_path}"\nserver.port = 80\n{text}')
-    command = [require_program("lighttpd"), "-tt", "-f", str(tmp_path / "conf")]
-    subprocess.run(command, check=True, timeout=20)
-
-
 MOUNTED_BY_NOBODY = """
 location / {{
   include scgi_params;
@@ -229,9 +216,9 @@ def test_without_a_server_the_web_server_says_what_the_documentation_says(place:
     front, _, kind = place.partition("-")
     address = f"unix:{short_tmp}/s" if kind == "unix-root" else f"127.0.0.1:{free_port()}"
     reason = "No such file or directory" if kind == "unix-root" else "Connection refused"
-    with open_front(front, documented(front, kind, address)) as web:
+    with web_server(front, *wishes(kind, address)) as web:
         status = httpx.get(web.url + "/shop/").status_code
         wait_until(lambda: reason in web.log(), what="the reason in its log")
     assert status == (502 if front == "nginx" else 503)
-    page = (HOW_TO / f"{front}.md").read_text()
+    page = (HOW_TO / f"{front.replace('mod_scgi', 'apache')}.md").read_text()
     assert re.search(rf"\| {status} \|.*{reason}.* \| the server does not run", page)

@@ -12,6 +12,9 @@
     users.py        an ordinary user, and a Python that such a user can run
     load.py         many clients, and what became of each request (load_clients.py, echo.py)
     fronts.py       nginx, Apache, lighttpd in front of an SCGI address
+    apache_module.py  Apaches with our module
+    overlays.py     whether a test can have a machine of its own
+    hostile.py      SCGI servers that misbehave, by a table
     browser.py      a headless Chromium
 
 Nothing here imports ``scgi``. The fixtures that wrap these live in ``tests/conftest.py``.

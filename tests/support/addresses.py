@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
 import socket
@@ -11,18 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Below the range that the kernel gives to outgoing connections, so that none of those takes a port first.
-PORTS = range(20000, 32000)
-_given: set[int] = set()
+# Below the range that the kernel gives to outgoing connections, so that none of those takes a port first. Processes
+# that run tests side by side have a part of it each: a port that one was given is free to the other until somebody
+# listens there.
+_PORTS, _PARTS = range(20000, 32000), 12
+_part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+_ports = itertools.cycle(_PORTS[_part::_PARTS])
+for _ in range(random.randrange(len(_PORTS) // _PARTS)):
+    next(_ports)
 
 
 def free_port() -> int:
-    """A TCP port that is free on 127.0.0.1 now, and that this process has not handed out before."""
-    while True:
-        port = random.choice(PORTS)
-        if port in _given:
-            continue
-        _given.add(port)
+    """A TCP port that is free on 127.0.0.1 now, and that was not handed out for a long time."""
+    for port in _ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -30,6 +32,7 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+    raise AssertionError("no end")
 
 
 @contextmanager

@@ -218,7 +218,7 @@ def _running(command: Sequence[str], folder: Path, port: int, unprivileged: bool
     front = Front(process, port, error_log)
     try:
         yield front
-        process.stop()
+        process.stop(20)  # Apache may miss that it is to end; its own patience with its children is 10 s
         process.assert_nothing_left()
     finally:
         process.kill()
