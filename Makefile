@@ -8,6 +8,7 @@
 #   make soak            a server under load that is reloaded, stopped and killed, with figures (ARGS="--only killing")
 #   make bench           CPU per request beside other servers, with a report (ARGS="--only hello-unix --limit 1.0")
 #   make bench-guard     has a request become dearer than it was? (ARGS=--record: this is how dear it may be)
+#   make deb             packages for Debian 12, into dist/ (DIST=folder: elsewhere)
 #   make format          ruff's formatting and safe repairs
 #
 # PYTHON=/path/to/python3.12 names another Python, VENV=folder another environment.
@@ -16,9 +17,10 @@ HTTP ?= 127.0.0.1:8000
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+DIST ?= dist
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check coverage soak bench bench-page bench-guard test-pythons test-packages format clean FORCE
+.PHONY: help demo test check coverage soak bench bench-page bench-guard test-pythons test-packages deb format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -59,6 +61,9 @@ bench-page:
 
 bench-guard: $(VENV)/.ready-http
 	@$(BIN)/python -m bench.guard $(ARGS)
+
+deb:
+	@scripts/make-deb $(DIST)
 
 format: $(VENV)/.ready-http,reload,test,check
 	$(BIN)/ruff check --fix
