@@ -16,6 +16,7 @@ The map of the house; imports go downwards only, floor by floor (``tests/house``
 
     gateway/        HTTP in, SCGI out: what answers ``--http``
     client/         the other end of the wire
+    fronts/         what web servers are told, and a probe that finds what they were told wrong
 
 and the front door, faces whose names the reference API fixed; nothing inside imports them::
 

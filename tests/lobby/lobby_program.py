@@ -31,7 +31,7 @@ def main() -> None:
     passages = Passages((ends[0], ends[1]), (ends[2], ends[3]))
     lobby = Lobby(board, bell, patience, Limits(), True, passages)
     while True:
-        lobby.tend(time.monotonic(), [], -1)
+        lobby.tend(time.monotonic(), list, -1)
         if not select.select([0], [], [], 0.01)[0]:
             continue
         order, *arguments = os.read(0, 100).decode().split() or ["quit"]

@@ -42,6 +42,20 @@ def read_carefully(environ, start_response, argument):
     return _text(start_response, f"then {environ['wsgi.input'].read(10)!r}")
 
 
+KEPT = []
+
+
+def keep(environ, start_response, argument):
+    """Nothing but the beginning is read, and the input is kept."""
+    KEPT.append(environ["wsgi.input"])
+    return _text(start_response, len(KEPT[-1].read(1 << 21)))
+
+
+def kept(environ, start_response, argument):
+    """How much can be read from the input that this worker has kept; another has none."""
+    return _text(start_response, len(KEPT[-1].read()) if KEPT else 0)
+
+
 def nap(environ, start_response, seconds):
     print("napping", file=sys.stderr, flush=True)
     time.sleep(float(seconds))

@@ -42,8 +42,9 @@ class Gateway:
     """Answers HTTP requests by asking the SCGI server at ``upstream``.
 
     ``connect_timeout`` is for reaching the server; ``read_timeout`` for every time in which neither it
-    nor the client moves a byte. A chunked body is collected first, because SCGI announces the length;
-    more than ``spool_limit`` bytes of it are refused.
+    nor the client moves a byte, and for the head of an answer, from its first byte to its last. A chunked
+    body is collected first, because SCGI announces the length; more than ``spool_limit`` bytes of it are
+    refused.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class _Visit:
         self.receive = receive
         self.send = send
         self.loop = asyncio.get_running_loop()
-        self.moved = 0.0  # when a byte last moved between us and the server
+        self.moved = 0.0  # when a byte last moved between us and the server; of an answer's head, the first
+        self.heard = False  # whether that has come
+        self.was_reset = False  # sending to the server found that out, and receiving is not told again
         self.asked = False  # whether the body was asked for (a client may wait for "100 Continue")
         self.body_received = False
         self.waits_for_client = False
@@ -169,8 +172,9 @@ class _Visit:
     async def _send_up(self, sock: socket.socket, data: bytes) -> None:
         try:
             await self.loop.sock_sendall(sock, data)
-        except OSError:
+        except OSError as error:
             # The server reads no more. Its answer may be there already; the rest of the body is of no use.
+            self.was_reset = isinstance(error, ConnectionResetError)
             while True:
                 await self._take()
         self.moved = self.loop.time()
@@ -229,15 +233,20 @@ class _Visit:
                             raise _ClientGone
 
     async def _next(self, exchange: Exchange, sock: socket.socket) -> list[Event]:
+        if exchange.answer is not None or not self.heard:  # a head that drips does not stop the clock
+            self.moved = self.loop.time()
         try:
             data = await self._read(sock)
         except ConnectionResetError:
             return exchange.reset()
-        return exchange.feed(data) if data else exchange.eof()
+        if not self.heard:
+            self.heard, self.moved = True, self.loop.time()
+        if data:
+            return exchange.feed(data)
+        return exchange.reset() if self.was_reset else exchange.eof()
 
     async def _read(self, sock: socket.socket) -> bytes:
         """What comes next from the server. The clock stands while the body goes up."""
-        self.moved = self.loop.time()
         while True:
             timeout_at = self.moved + self.gateway.read_timeout
             try:

@@ -48,6 +48,26 @@ def _await(fd: int, event: int, seconds: float) -> bool:
     return bool(poller.poll(max(0, int(seconds * 1000))))
 
 
+def comes(fd: int, seconds: float) -> bool:
+    """Whether there is something to read, or the end, within so many seconds."""
+    return _await(fd, select.POLLIN, seconds)
+
+
+def limit_reading(fd: int, seconds: float) -> None:
+    """From now on a read that has waited for so long raises `BlockingIOError`."""
+    sock = socket.socket(fileno=fd)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6)))
+    sock.detach()
+
+
+def stop_reading(fd: int) -> None:
+    """Whoever waits in a read finds the end, as does everybody who reads from now on."""
+    sock = socket.socket(fileno=fd)
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)
+    sock.detach()
+
+
 def send_now(fd: int, buffers: Sequence[Buffer]) -> list[Buffer]:
     """Write until all is out or it would have to wait; returns what is left. Raises `PeerGone` if nobody is there."""
     waiting: list[Buffer] = list(buffers)
@@ -123,7 +143,7 @@ def receive_head(fd: int, deadline: float) -> bytes:
 
 def has_unread(fd: int) -> bool:
     """Whether the peer has sent something that nobody has read, or its end."""
-    return _await(fd, select.POLLIN, 0.0)
+    return comes(fd, 0.0)
 
 
 def leave(fd: int, patience: Patience) -> int:

@@ -15,6 +15,7 @@ This file knows nothing about sockets; it imports `errors` only.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
@@ -57,7 +58,7 @@ for _size in range(1, len(_BEGINNINGS) - 6):
     _BEGINNINGS[len(b"%d:," % _size) + _size] = f"{_size}:CONTENT_LENGTH"
 
 # Names that need no look: every one that web servers send of themselves, and the usual headers of browsers.
-# Anything else is looked at; nothing is learnt from requests, so nobody can fill a memory.
+# Anything else is looked at.
 _FAMILIAR: Final = frozenset(
     """CONTENT_LENGTH SCGI REQUEST_METHOD REQUEST_URI QUERY_STRING CONTENT_TYPE DOCUMENT_URI DOCUMENT_ROOT
     SERVER_PROTOCOL REQUEST_SCHEME HTTPS REMOTE_ADDR REMOTE_PORT REMOTE_USER REMOTE_HOST REMOTE_IDENT AUTH_TYPE
@@ -73,6 +74,10 @@ _FAMILIAR: Final = frozenset(
     HTTP_SEC_FETCH_SITE HTTP_SEC_FETCH_USER HTTP_SEC_CH_UA HTTP_SEC_CH_UA_MOBILE HTTP_SEC_CH_UA_PLATFORM
     HTTP_SEC_GPC HTTP_KEEP_ALIVE HTTP_PROXY_CONNECTION""".split()
 )
+
+# The objects by which everybody looks for these: a dictionary finds them without comparing any text.
+_CANONICAL: Final = {name: sys.intern(name) for name in _FAMILIAR}
+_MOST_ALIKE: Final = 100  # variables of requests that are compared with the last one
 
 # Never shown to an application. HTTP_PROXY: "httpoxy" (CVE-2016-5385), a client would choose the proxy of the
 # application's own requests. The rest are echoes of framing that the web server has already dealt with
@@ -95,12 +100,29 @@ def head_parser(limits: Limits, require_scgi: bool, base: Mapping[str, Any] | No
     without scgi_params).
     """
     base = dict(base or {})
-    copy, known = base.copy, len(base)
+    known = len(base)
     familiar = _FAMILIAR | base.keys()
     all_familiar = familiar.issuperset
     most = 2 * limits.variables + 1
     beginnings = _BEGINNINGS if limits.head >= len(_BEGINNINGS) else []
     common = len(beginnings)
+
+    # Of requests with so many variables, the last list of names that was good and came twice in a row, and a copier of
+    # what it makes of a request but for the values. Most requests are like one just before: then nothing is left to be
+    # judged about their names, nor to be hashed. Nobody can fill this memory, or do more than make it useless.
+    alike: dict[int, tuple[list[str], Callable[[], dict[str, Any]]]] = {}
+    once: dict[int, list[str]] = {}
+    unknown: tuple[list[str], Callable[[], dict[str, Any]]] = [], dict
+
+    def remember(given: list[str]) -> None:
+        count = len(given)
+        if count > _MOST_ALIKE:
+            return
+        if once.get(count) == given:
+            names = [_CANONICAL.get(name, name) for name in given]
+            alike[count] = names, (base | dict.fromkeys(names)).copy
+        else:
+            once[count] = given
 
     def parse(data: bytes) -> tuple[dict[str, Any], int, int] | None:
         end = len(data)
@@ -123,17 +145,24 @@ def head_parser(limits: Limits, require_scgi: bool, base: Mapping[str, Any] | No
         # The rules, each once: whole-block tests first, a closer look only where they find something.
         if "\n" in text or "\r" in text:
             _refuse_line_breaks(items)
-        in_turn = iter(items)
-        variables = copy()
-        variables.update(zip(in_turn, in_turn))  # noqa: B905 (an even count, as we know)
-        if 2 * (len(variables) - known) != len(items):  # a name is there twice, or is one of the server's own
-            variables = base | _judge_names(_join(items), _FAMILIAR)
-        elif not all_familiar(variables):
-            _judge_names(variables, familiar)
+        given, values = items[::2], items[1::2]
+        names, copy = alike.get(len(given), unknown)
+        if given == names:
+            variables = copy()
+            variables.update(zip(names, values))  # noqa: B905 (an even count, as we know)
+        else:
+            variables = base.copy()
+            variables.update(zip(given, values))  # noqa: B905
+            if len(variables) - known != len(given):  # a name is there twice, or is one of the server's own
+                variables = base | _judge_names(_join(items), _FAMILIAR)
+            elif not all_familiar(variables) and len(_judge_names(variables, familiar)) - known != len(given):
+                pass  # some were taken out
+            elif end < len(_BEGINNINGS):
+                remember(given)
         length = 0
-        if items[1] != "0":
-            length = _content_length(items[1], limits)
-            variables["CONTENT_LENGTH"] = items[1] or "0"
+        if values[0] != "0":
+            length = _content_length(values[0], limits)
+            variables["CONTENT_LENGTH"] = values[0] or "0"
         try:
             if variables["SCGI"] != "1":
                 _refuse_scgi(variables, require_scgi)

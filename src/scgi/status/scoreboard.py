@@ -11,7 +11,8 @@
     byte 32     requests that workers who are gone have answered; and at 40 how many of them died (the pool writes)
     64 ...      one stage byte per slot, side by side, so that "is anybody idle?" is one search
     16384 ...   one mark per slot: somebody else takes an interest in its request
-    32768 ...   one record per slot: serial, start of the request, length of its head, its connection's descriptor,
+    32768 ...   one mark per slot: its application reads a body that is still coming
+    49152 ...   one record per slot: serial, start of the request, length of its head, its connection's descriptor,
                 the head's first bytes; in its last bytes what pool and worker tell each other about this request
                 (see `TAIL`)
     at the end  the lobby's figures (see `LobbyFigures`)
@@ -48,6 +49,12 @@ class Stage(IntEnum):
     WRITING = 4
     STARTING = 5
     RESTING = 6  # it cannot accept for now: no descriptor is left
+    RECEIVING = 7  # the application waits for more of its request's body
+
+
+IN_APPLICATION: Final = (Stage.RUNNING, Stage.RECEIVING)  # nothing of the answer is being sent
+ANSWERING: Final = (*IN_APPLICATION, Stage.WRITING)
+BUSY: Final = (Stage.READING, *ANSWERING)
 
 
 ARMED: Final = 0
@@ -64,7 +71,8 @@ COUNTS: Final = struct.Struct("=QQ")
 COMPLAINT: Final = struct.Struct("=d")
 RECORD: Final = struct.Struct("=QdIi")  # serial, monotonic seconds, bytes of the head that follow, descriptor
 MARKS: Final = 16384 - 64  # from a slot's stage to its mark
-_RECORDS_START: Final = 32768
+STREAMS: Final = 32768 - 64  # from a slot's stage to the other mark
+_RECORDS_START: Final = 49152
 _RECORD_SIZE: Final = 4096
 # The serial that has had its time (the pool writes), the one that was interrupted for it, when the application's
 # clock began anew (monotonic seconds), the serial that something was sent of, and how many peers were refused.
@@ -72,7 +80,7 @@ TAIL: Final = struct.Struct("=QQdQQ")
 _CONDEMNED, _LANDED, _SINCE, _SENT, _REFUSED = range(0, TAIL.size, 8)
 _NUMBER: Final = struct.Struct("=Q")
 HEAD_ROOM: Final = _RECORD_SIZE - RECORD.size - TAIL.size
-MAX_SLOTS: Final = _RECORDS_START - 16384
+MAX_SLOTS: Final = 16384 - STAGES
 _LOBBY: Final = struct.Struct("=IIQQ")
 
 # A request's own id is taken over from the web server if it could not harm a log line.
@@ -162,6 +170,7 @@ class Scoreboard:
         self.memory[offset : offset + RECORD.size] = bytes(RECORD.size)
         self.memory[tail : tail + _REFUSED] = bytes(_REFUSED)
         self.memory[STAGES + slot] = Stage.FREE
+        self.memory[STAGES + STREAMS + slot] = 0
         self.lose_interest(slot)
 
     def beat(self, now: float) -> None:
@@ -187,7 +196,7 @@ class Scoreboard:
     def finished(self, slot: int) -> int:
         """How many requests the slot's worker has finished."""
         report = self.glance(slot)
-        return report.serial - (report.stage in (Stage.RUNNING, Stage.WRITING) and report.serial > 0)
+        return report.serial - (report.stage in ANSWERING and report.serial > 0)
 
     def may_complain(self, slot: int, now: float) -> bool:
         """Whether this slot is the first that rests, and nobody has complained in the last second; counts as one."""
@@ -320,14 +329,15 @@ class Slot:
     """
 
     __slots__ = (
-        "board", "fd", "forked", "index", "lobby", "number", "pid", "sent", "serial", "status", "tail", "thread",
-        "variables",
+        "board", "fd", "forked", "index", "lobby", "number", "pid", "sent", "serial", "slots", "status", "tail",
+        "thread", "variables",
     )  # fmt: skip
 
     def __init__(self, board: Scoreboard, slot: int, number: int = 0, lobby: socket.socket | None = None) -> None:
         self.board = board.memory
         self.index = STAGES + slot
         self.tail = tail_offset(slot)
+        self.slots = board.slots
         self.lobby = lobby
         self.fd = -1
         self.forked = False
@@ -346,6 +356,19 @@ class Slot:
     def note_step(self) -> None:
         """The peer has taken something: the application's clock begins anew."""
         COMPLAINT.pack_into(self.board, self.tail + _SINCE, time.monotonic())
+
+    def begin_stream(self) -> bool:
+        """Whether the application may read a body that is still coming: few may at a time, for a peer can stop in the
+        middle of it. A quarter of the workers, that is, and none of less than four: there are twice as many slots."""
+        first = STAGES + STREAMS
+        self.board[self.index + STREAMS] = 1  # before one counts: of two at the same time neither overlooks the other
+        if self.board[first : first + self.slots].count(1) <= self.slots // 8:
+            return True
+        self.end_stream()
+        return False
+
+    def end_stream(self) -> None:
+        self.board[self.index + STREAMS] = 0
 
     def request_id(self) -> str:
         """The web server's id for the request if it is plain, else our own."""

@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from scgi.status.process import cpu_seconds, resident_bytes
-from scgi.status.scoreboard import Report, Scoreboard, Stage, own_id
+from scgi.status.scoreboard import ANSWERING, Report, Scoreboard, Stage, own_id
 
-_ANSWERING: Final = (Stage.RUNNING, Stage.WRITING)
 _MOST_REQUESTS: Final = 1 << 53  # what JSON's readers take for a whole number
 
 
@@ -30,8 +29,9 @@ class Current:
 class WorkerRow:
     """A worker process; `requests` are those it has answered.
 
-    `state` is starting, idle, reading, running, writing, resting (it has no descriptor left), ending, or retiring; with
-    several threads it is that of the one that has got furthest. `current` has the requests of all.
+    `state` is starting, idle, reading, running, receiving (its application waits for more of a body), writing, resting
+    (it has no descriptor left), ending, or retiring; with several threads it is that of the one that has got furthest.
+    `current` has the requests of all.
     """
 
     pid: int
@@ -144,7 +144,7 @@ def worker_rows(board: Scoreboard, threads: int, workers: Iterable[WorkerFacts],
                 report.request_id or own_id(worker.pid, number, report.serial), report.request, min(age, report.age())
             )
             for number, report in zip(numbers, reports, strict=True)
-            if report.stage in _ANSWERING
+            if report.stage in ANSWERING
         ]
         rows.append(
             WorkerRow(
@@ -162,11 +162,11 @@ def worker_rows(board: Scoreboard, threads: int, workers: Iterable[WorkerFacts],
 
 def answered(report: Report) -> int:
     """How many requests a thread has brought to their end."""
-    return min(report.serial, _MOST_REQUESTS) - (report.serial > 0 and report.stage in _ANSWERING)
+    return min(report.serial, _MOST_REQUESTS) - (report.serial > 0 and report.stage in ANSWERING)
 
 
 def _state(stages: set[int]) -> str:
-    for stage in (Stage.RUNNING, Stage.WRITING, Stage.READING, Stage.RESTING, Stage.STARTING, Stage.IDLE):
+    for stage in (*ANSWERING, Stage.READING, Stage.RESTING, Stage.STARTING, Stage.IDLE):
         if stage in stages:
             return stage.name.lower()
     return "ending"

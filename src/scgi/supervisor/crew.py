@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from scgi.status.process import oom_kills
-from scgi.status.scoreboard import Report, Scoreboard, Stage
+from scgi.status.scoreboard import BUSY, Report, Scoreboard, Stage
 from scgi.supervisor.child import Child, describe_end
 from scgi.workers.blocking import NUDGE
 
 log = logging.getLogger("scgi.pool")
 
-_BUSY = (Stage.READING, Stage.RUNNING, Stage.WRITING)
 _RARELY = 1.0  # seconds: who looks no more often may go on nudging
 _NUDGES = 3  # more than one: a signal that comes just before the system call is missed
+_STALLED = 0.05  # seconds for which nothing comes of a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,20 @@ class Crew:
 
     def is_busy(self, child: Child) -> bool:
         """Whether one of its threads serves a request, or may be about to."""
-        return any(stage in _BUSY or stage == Stage.STARTING for stage in self.stages(child))
+        return any(stage in BUSY or stage == Stage.STARTING for stage in self.stages(child))
 
     def idle_threads(self) -> int:
         """How many threads wait for a request, those on their way out aside."""
         stages, threads = self.board.stages(), self.threads
         return sum(stages.count(Stage.IDLE, child.first_slot, child.first_slot + threads) for child in self.serving())
+
+    def held(self, now: float) -> int:
+        """How many are held by peers, all their threads: an application reads a body, and no more of it comes."""
+        return sum(
+            set(self.stages(child)) == {Stage.RECEIVING}
+            and all(now - self.board.sight(slot).since > _STALLED for slot in self.slots(child))
+            for child in self.serving()
+        )
 
     def newly_ready(self) -> list[Child]:
         """Those that have come to wait for their first request since the last call."""
@@ -116,7 +124,7 @@ class Crew:
                 busy = [
                     report.describe(child.pid, number)
                     for number, report in zip(numbers, reports, strict=True)
-                    if report.stage in _BUSY
+                    if report.stage in BUSY
                 ]
                 # It may have begun to serve since somebody looked.
                 child.ready = child.ready or all(report.stage != Stage.STARTING for report in reports)

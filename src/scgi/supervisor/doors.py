@@ -10,7 +10,7 @@ import select
 import socket
 from typing import Final
 
-from scgi.net.closing import refuse_new
+from scgi.net.closing import let_few_in, refuse_new
 from scgi.net.listen import Listener
 from scgi.net.queue import queue_length
 
@@ -75,13 +75,9 @@ class Doors:
                 log.info("%s stays open for the next server", listener.address)
                 continue
             listener.unlink()
-            arrived = queue_length(listener.sock) or 0
-            if refuse_new(listener.sock):
-                self._shut.append(listener.sock)
-            else:
-                self._ajar.append(listener.sock)
-                self._enough += arrived
-        self._enough += done
+            (self._shut if refuse_new(listener.sock) else self._ajar).append(listener.sock)
+        let_few_in(self._ajar)
+        self._enough = done + sum(queue_length(sock) or 0 for sock in self._ajar)
 
     def abandon(self) -> None:
         """This process has no part in them any more."""

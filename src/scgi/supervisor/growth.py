@@ -23,6 +23,8 @@ from scgi.supervisor.roster import Roster
 
 _QUICK: Final = 0.006  # seconds that a peer may take while nobody is idle
 _LONG: Final = 0.25  # seconds in a queue after which a client may have given up
+_AS_IT_WAS: Final = 0.1  # seconds
+_QUIET: Final = 0.5  # seconds without a call, after which the next one counts as the first
 
 
 class Growth:
@@ -38,6 +40,9 @@ class Growth:
         self._watching = False  # the listeners are in the poll set
         self._idle_record = IdleRecord(policy.maximum)
         self._pace = Pace()
+        self._starved_until = 0.0  # as far as it was looked at
+        self._calls = 0  # in a row, soon after the bell was armed, that made no worker more
+        self._armed_at = 0.0
         self._finished = 0  # requests, at the last look
         self._looked_at = 0.0
         self._full_since = 0.0  # nobody idle, no room for more, and somebody waiting
@@ -57,6 +62,7 @@ class Growth:
         """A worker says so."""
         self._idle_record.note(0, now)
         self._pace = replace(self._pace, rested=False)
+        self._calls = self._calls + 1 if now - self._armed_at < _QUIET else 0
         self.soon(now)
 
     def start_over(self) -> None:
@@ -74,31 +80,36 @@ class Growth:
         serving = self._roster.serving()
         finished = self._roster.finished()
         idle = self._roster.idle_threads()
-        slow = not idle and self._roster.nudge_waiting(now, _QUICK)
+        stalled = finished == self._finished
+        held = not idle and self._roster.nudge_waiting(now, _QUICK) and stalled
         waiting = self._doors.somebody_waits() or bool(self._roster.board.memory[DELIVERIES])
         census = Census(
-            workers=len(serving),
+            workers=len(serving) - self._roster.held(now),
             starting=sum(not child.ready for child in serving),
             idle=idle,
             waiting=waiting,
-            stalled=finished == self._finished,
+            stalled=stalled,
             delay=self._delay(finished - self._finished, now - self._looked_at),
-            starved=waiting and not idle and bool(serving) and _starved(serving),
+            starved=waiting and not idle and bool(serving) and self._starved(serving, stalled, now),
+            calls=self._calls,
         )
         decision = decide(self.policy, census, self._pace)
         self._finished, self._looked_at = finished, now
         self._pace = decision.pace
         self.look_at = None if decision.look_in is None else now + decision.look_in
-        if slow:
+        if held:
             self.look_at = min(self.look_at or now + LATER, now + LATER)
         self._watch(decision.watch)
         full = census.waiting and not idle and census.workers >= self.policy.maximum
         if self._waits_long(full, finished, now):
             self._roster.board.memory[ARMED] = CROWDED
         elif decision.arm:
+            self._armed_at = now
             self._roster.board.memory[ARMED] = 1
             if not self._roster.idle_threads():  # turned busy meanwhile, and saw nothing to ring
                 self.soon(now)
+        if decision.spawn:
+            self._calls = 0
         return decision.spawn
 
     def look_again(self, now: float) -> None:
@@ -132,6 +143,13 @@ class Growth:
             return SOON
         return waiting * seconds / finished
 
+    def _starved(self, workers: list[Child], stalled: bool, now: float) -> bool:
+        """Whether one more could only take time from these; for a while, if they get on, as it was."""
+        if stalled or now >= self._starved_until:
+            starved = processors_are_taken() and all(is_runnable(child.pid) for child in workers)
+            self._starved_until = now + _AS_IT_WAS if starved else 0.0
+        return self._starved_until > 0
+
     def _watch(self, on: bool) -> None:
         """Have the listeners in the poll set, or not."""
         if on != self._watching:
@@ -141,8 +159,3 @@ class Growth:
                     self._poller.register(listener.sock, select.POLLIN)
                 else:
                     self._poller.unregister(listener.sock)
-
-
-def _starved(workers: list[Child]) -> bool:
-    """Whether one more could only take time from these."""
-    return processors_are_taken() and all(is_runnable(child.pid) for child in workers)

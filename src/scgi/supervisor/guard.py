@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from scgi.net.handover import Errand, Parcel, hand_over
 from scgi.protocol.response import error_page
-from scgi.status.scoreboard import Report, Scoreboard, Sight, Stage, own_id
+from scgi.status.scoreboard import IN_APPLICATION, Report, Scoreboard, Sight, own_id
 from scgi.supervisor.child import Child
 
 log = logging.getLogger("scgi.pool")
@@ -72,7 +72,13 @@ class Guard:
     def watch(self, child: Child, slot: int, sight: Sight) -> None:
         """Keep a duplicate of the connection of the request that was seen, if it still runs and has sent nothing."""
         self.release(slot)
-        if self.off or sight.stage != Stage.RUNNING or sight.begun or sight.fd < 0 or len(self._kept) >= self._most:
+        if (
+            self.off
+            or sight.stage not in IN_APPLICATION
+            or sight.begun
+            or sight.fd < 0
+            or len(self._kept) >= self._most
+        ):
             return
         self._board.take_interest(slot)
         try:
@@ -80,7 +86,7 @@ class Guard:
         except OSError:
             return
         now = self._board.sight(slot)
-        same = (now.serial, now.fd, now.begun, now.stage) == (sight.serial, sight.fd, False, Stage.RUNNING)
+        same = (now.serial, now.fd, now.begun) == (sight.serial, sight.fd, False) and now.stage in IN_APPLICATION
         try:
             sock = socket.socket(fileno=duplicate)
         except OSError:  # no socket: the application has put something else there
@@ -95,7 +101,7 @@ class Guard:
         """Close the duplicates of requests that have ended, or begun to be answered."""
         for slot, kept in list(self._kept.items()):
             sight = self._board.sight(slot)
-            if sight.serial != kept.serial or sight.begun or sight.stage != Stage.RUNNING:
+            if sight.serial != kept.serial or sight.begun or sight.stage not in IN_APPLICATION:
                 self.release(slot)
 
     def release(self, slot: int) -> None:

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from scgi.net.handover import pair
@@ -115,14 +115,14 @@ class Lobby:
         figures = self._board.lobby()
         return (self.alive and figures[:2] != (0, 0)) or self.knocked() or self.somebody_waits()
 
-    def tend(self, now: float, close: Iterable[int], lifeline: int) -> None:
+    def tend(self, now: float, close: Callable[[], Iterable[int]], lifeline: int) -> None:
         """Notice the end of the process; start one if there is none and somebody has knocked.
 
-        `close` is what only the pool may keep open, the listeners too: the lobby must not hold them.
+        `close` says what only the pool may keep open, the listeners too: the lobby must not hold them.
         """
         self._reap(now)
         if self._child is None and not self.over and now >= self._not_before and self.knocked():
-            self._start(now, close, lifeline)
+            self._start(now, close(), lifeline)
 
     def _start(self, now: float, close: Iterable[int], lifeline: int) -> None:
         orders, self._orders = os.pipe()

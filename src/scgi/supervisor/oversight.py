@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Final
 
-from scgi.status.scoreboard import Sight, Stage, own_id
+from scgi.status.scoreboard import ANSWERING, BUSY, IN_APPLICATION, Sight, Stage, own_id
 from scgi.status.snapshot import WorkerFacts, worker_rows
 from scgi.supervisor.child import Child
 from scgi.supervisor.crew import Crew, Loss
@@ -36,8 +36,6 @@ _MOMENT: Final = 0.2  # seconds after which a request is worth an eye
 _TO_LAND: Final = 1.0  # seconds from the first nudge until the exception is raised
 _TO_UNWIND: Final = 3.0  # seconds from then until the request is over
 _STANDSTILL: Final = 0.02  # seconds for a worker to stop
-_ANSWERING: Final = (Stage.RUNNING, Stage.WRITING)
-_BUSY: Final = (Stage.READING, *_ANSWERING)
 
 Row = dict[str, Any]
 
@@ -91,7 +89,7 @@ class Oversight:
         for child in self._roster:
             self._guard.try_on(child, self._stacks.descriptor)
             for slot in self._roster.slots(child):
-                if stages[slot] in _ANSWERING and (case := self._case(child, slot, now)) is not None:
+                if stages[slot] in ANSWERING and (case := self._case(child, slot, now)) is not None:
                     cases[child.pid, slot, case.serial] = case
         self._cases = cases
         for child, until in list(self._sentenced.values()):
@@ -101,7 +99,7 @@ class Oversight:
         """A worker has ended: whoever it was answering, and the guard has a duplicate of, is answered now."""
         child = loss.child
         for slot, report in zip(self._roster.slots(child), loss.reports, strict=True):
-            if report.stage == Stage.RUNNING and not report.begun:
+            if report.stage in IN_APPLICATION and not report.begun:
                 self._guard.answer(child, slot, report, 504 if report.condemned else 502)
             else:
                 self._guard.release(slot)
@@ -220,7 +218,7 @@ class Oversight:
         """The slots of its other threads that serve somebody and may come to an end."""
         doomed = {case.slot for case in self._cases.values() if case.child is child and case.doomed}
         stages = self._board.stages()
-        return [slot for slot in self._roster.slots(child) if stages[slot] in _BUSY and slot not in doomed]
+        return [slot for slot in self._roster.slots(child) if stages[slot] in BUSY and slot not in doomed]
 
     def _execute(self, child: Child, until: float, now: float) -> None:
         if now >= until or not self._neighbours(child):

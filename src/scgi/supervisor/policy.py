@@ -20,6 +20,7 @@ class PoolPolicy:
 SOON = 0.002  # seconds after which a connection that still waits is worth a worker: most requests are over by then
 LATER = 0.008  # between looks at a pool that is busy but keeps up
 STALLS = 4  # looks in a row without an end that starved workers are given: they may only wait for a processor
+OFTEN = 8  # times as long as LATER, at most, until a pool that is called in vain wants to be called again
 PATIENCE = 8  # looks in a row at which somebody waited although requests were being finished
 
 
@@ -34,6 +35,7 @@ class Census:
     stalled: bool = True  # no request was finished since the last look
     delay: float = SOON  # seconds that the last in the queue will wait, if things go on like this
     starved: bool = False  # all workers compute, and no processor is free for another
+    calls: int = 0  # in a row that nobody was idle, and then somebody was
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def decide(policy: PoolPolicy, census: Census, pace: Pace) -> Decision:
     if missing or census.starting:
         return Decision(missing, pace, SOON)
     if census.idle:
-        again = LATER if room > 0 else 4 * LATER
+        again = LATER * min(2**census.calls, OFTEN) if room > 0 else 4 * LATER
         return Decision(pace=Pace(rested=True), arm=pace.rested, look_in=None if pace.rested else again)
     if room <= 0:
         return Decision(look_in=4 * LATER)

@@ -148,7 +148,8 @@ class Pool:
         """Once round: wait, hear, reap, decide."""
         ready = {fd for fd, _ in self._poller.poll(self._patience())}
         now = time.monotonic()
-        self._hear(now)
+        if self.bell.out in ready:
+            self._hear(now)
         if self.link is not None and self.link.fileno() in ready:
             ready.remove(self.link.fileno())
             self._obey(self.link, now)
@@ -166,7 +167,7 @@ class Pool:
             self._tick(now)
         self.oversight.look(now)
         if self.phase is not Phase.STOPPING or self.lobby.alive:
-            self.lobby.tend(now, (*self._private(), *self.doors.descriptors()), self.bell.lifeline_out)
+            self.lobby.tend(now, lambda: (*self._private(), *self.doors.descriptors()), self.bell.lifeline_out)
         if self.reception.somebody_waits():
             self._deliver(now)
         if self._growth.look_at is not None and now >= self._growth.look_at and not self._budget.remaining(now):

@@ -47,9 +47,10 @@ from scgi.status.scoreboard import (
     record_offset,
 )  # fmt: skip
 from scgi.workers import forked
+from scgi.workers.bodies import let_go
 from scgi.workers.intake import Intake
 from scgi.workers.interrupt import Interrupter
-from scgi.workers.slow import READ_SIZE, Accept, Read, SlowPeers, end_our_side, has_left, let_go, warn_of_more
+from scgi.workers.slow import READ_SIZE, Accept, Read, SlowPeers, end_our_side, has_left, warn_of_more
 
 log = logging.getLogger("scgi.worker")
 
@@ -256,7 +257,7 @@ class Worker:
                 except KeyError:
                     beyond = 0
             else:
-                body, beyond = self.slow.longer_body(fd, data, end, length)
+                body, beyond = self.slow.longer_body(slot, fd, data, end, length)
                 if body is None:
                     slot.fd = -1
                     continue
@@ -326,16 +327,16 @@ class Worker:
         if watched:
             self.interrupter.settle(slot)
             slot.board[slot.index + MARKS] = 0
-        let_go(body)
+        unread = let_go(body)
         if outcome & Outcome.HANDED_OVER:
             os.close(fd)
             self._tell(HANDED_OVER)
         elif outcome & Outcome.BROKEN:
             reset(fd)
-        elif has_unread(fd):
+        elif unread or has_unread(fd):
             slot.board[slot.index] = Stage.WRITING
             dropped = self.slow.leave(fd)
-            if dropped and not beyond:  # nothing has been said yet
+            if dropped and not (beyond or unread):  # nothing has been said yet
                 warn_of_more(dropped, slot.variables.get("CONTENT_LENGTH", "0"))
         else:
             if watched:

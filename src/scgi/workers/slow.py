@@ -2,9 +2,10 @@
 
 While a peer is quick its request is read on here. Once the worker was nudged, connection and what has come go to the
 lobby's entrance, and the worker takes the next; what has become whole comes back by the lobby's exit, which `take`
-serves in the place of `accept`, with a reading of its own. The application starts when the body is whole.
+serves in the place of `accept`, with a reading of its own. The application starts when the body is whole, or when a
+long one comes as fast as it can be read.
 
-Imports `net`, `protocol`, `errors`, `log`.
+Imports `net`, `protocol`, `status`, `errors`, `log` and its neighbours.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
-from scgi.errors import LimitExceeded, ProtocolError, TruncatedBody, TruncatedRequest
+from scgi.errors import LimitExceeded, ProtocolError, TruncatedRequest
 from scgi.net.handover import Errand, Parcel, hand_over, take
 from scgi.net.spool import nameless_file
-from scgi.net.stream import Patience, PeerGone, leave, receive_head, send_all
+from scgi.net.stream import Patience, PeerGone, comes, leave, receive_head, send_all
 from scgi.protocol.request import Head, Limits, RequestReader
 from scgi.protocol.response import error_page
+from scgi.status.scoreboard import Slot
+from scgi.workers.bodies import from_file, from_peer
 
 log = logging.getLogger("scgi.worker")
 
 Accept = Callable[[], tuple[int, Any]]
 Read = Callable[[int, int], bytes]
 READ_SIZE: Final = 65536
-IN_MEMORY: Final = 1 << 20  # bytes of a request; what is longer goes to a file
+IN_MEMORY: Final = 1 << 20  # bytes of a body; what is longer goes to a file, or is read by the application
+_FULL_SPEED: Final = 1 << 18, 0.05  # bytes of a body, and within how many seconds they come at full speed
 _WARY: Final = 50  # requests for which, after a slow peer, a worker does not wait long for the first byte
 _GLANCE: Final = 0.002  # seconds of such a wait
 _FLOOD: Final = 3  # slow peers in a row, after which nobody is waited for: whoever has queued has spoken meanwhile
@@ -42,31 +46,6 @@ _FAREWELL: Final = 0.02  # seconds in which most peers close after the answer
 
 class _Calm(BlockingIOError):
     """No slow peer for a while: back to plain reading."""
-
-
-class SpooledBody(io.RawIOBase):
-    """A request body in a file; one that was cut raises `TruncatedBody` at its end, then and at every later read."""
-
-    def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file = file
-        self._length = length
-        self._received = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        if self._file.closed:
-            return 0
-        count: int = self._file.readinto(target)  # type: ignore[attr-defined]
-        self._received += count
-        if not count and len(target) and self._received < self._length:
-            raise TruncatedBody(expected=self._length, received=self._received)
-        return count
-
-    def let_go(self) -> None:
-        """Of the file: what is left of the body is not read any more. An application that keeps it reads its end."""
-        self._file.close()
 
 
 class SlowPeers:
@@ -133,7 +112,7 @@ class SlowPeers:
         self._wary -= 1
         if self._wary <= 0:
             raise _Calm(errno.EAGAIN, "no slow peer for a while")
-        if not _comes(fd, _GLANCE if self._in_a_row < _FLOOD else 0):
+        if not comes(fd, _GLANCE if self._in_a_row < _FLOOD else 0):
             self._in_a_row += 1
             raise BlockingIOError(errno.EAGAIN, "a slow peer")
         self._in_a_row = 0
@@ -141,7 +120,7 @@ class SlowPeers:
 
     def _read(self, fd: int, size: int) -> bytes:
         """What comes next of a request that has begun; for a while after a slow peer without a long wait."""
-        if self._wary > 0 and not _comes(fd, _GLANCE):
+        if self._wary > 0 and not comes(fd, _GLANCE):
             raise BlockingIOError(errno.EAGAIN, "a slow peer")
         return os.read(fd, size)
 
@@ -197,37 +176,41 @@ class SlowPeers:
 
     # A body that did not come whole with the head.
 
-    def longer_body(self, fd: int, data: bytes, end: int, length: int) -> tuple[Any, int]:
+    def longer_body(self, slot: Slot, fd: int, data: bytes, end: int, length: int) -> tuple[Any, int]:
         """The body, and how many bytes that are not its own came with it; None for a body: it is not ours any more."""
         parcel = self._delivered.pop(fd, None)
         if parcel is not None:
             file = os.fdopen(parcel.file, "rb")
             file.seek(end)
-            return io.BufferedReader(SpooledBody(file, length), READ_SIZE), 0
+            return from_file(file, length), 0
         if (beyond := len(data) - end - length) > 0:
             warn_of_more(beyond, length)
             return io.BytesIO(data[end : end + length]), beyond
         try:
-            return self._spool(fd, data, end, length), 0
+            return self._collect(slot, fd, data, end, length), 0
         except ProtocolError as refusal:
             self._refuse(fd, refusal)
         except OSError as failure:
             self._refuse(fd, LimitExceeded(f"no room for the body: {failure.strerror}", code="spool", status_hint=507))
         return None, 0
 
-    def _spool(self, fd: int, data: bytes, end: int, length: int) -> Any:
-        """Read the rest of a body: into memory, or a file. None: the lobby does. A cut one raises when it is read."""
-        spool: BinaryIO = io.BytesIO()
-        spool.write(data)
-        size, whole = len(data), end + length
+    def _collect(self, slot: Slot, fd: int, data: bytes, end: int, length: int) -> Any:
+        """Read the rest of a body: into memory, or a file. None: the lobby does. A cut one raises when it is read.
+
+        Of a long one that comes as fast as it can be read, the application reads the rest by itself.
+        """
+        pieces, size = [data], len(data) - end
+        file: BinaryIO | None = None  # the whole request, once its body is too long for memory
         waits_here = self._entrance is None
-        while size < whole:
-            if waits_here and not _comes(fd, self._patience.body):
+        much, quick = _FULL_SPEED
+        end_of_quick = time.monotonic() + quick
+        while size < length:
+            if waits_here and not comes(fd, self._patience.body):
                 raise TruncatedRequest("the body did not come in time", code="body-timeout", status_hint=408)
             try:
-                piece = (os.read if waits_here else self._read)(fd, min(whole - size, 4 * READ_SIZE))
+                piece = (os.read if waits_here else self._read)(fd, min(length - size, 4 * READ_SIZE))
             except BlockingIOError:
-                if not waits_here and self._spool_to_the_lobby(fd, spool, size):
+                if not waits_here and self._rest_to_the_lobby(fd, pieces, file, end + size):
                     return None
                 waits_here = True
                 continue
@@ -235,22 +218,32 @@ class SlowPeers:
                 piece = b""
             if not piece:
                 break
-            if isinstance(spool, io.BytesIO) and size + len(piece) > IN_MEMORY:
-                memory = spool
-                spool = os.fdopen(nameless_file(), "r+b")
-                spool.write(memory.getbuffer())
-            spool.write(piece)
             size += len(piece)
-        if isinstance(spool, io.BytesIO) and size == whole:
-            return io.BytesIO(spool.getbuffer()[end:])
-        spool.seek(end)
-        return io.BufferedReader(SpooledBody(spool, length), READ_SIZE)
+            if file is not None:
+                file.write(piece)
+                continue
+            pieces.append(piece)
+            if size > much and size < length and not waits_here:
+                much = length  # asked once
+                if time.monotonic() < end_of_quick:
+                    begun = b"".join(pieces)[end:]
+                    if (body := from_peer(slot, fd, begun, length, self._patience)) is not None:
+                        return body
+            if size > IN_MEMORY:
+                file = os.fdopen(nameless_file(), "r+b")
+                file.writelines(pieces)
+                pieces = []
+        if file is not None:
+            file.seek(end)
+            return from_file(file, length)
+        whole = b"".join(pieces)[end:]
+        return io.BytesIO(whole) if size == length else from_file(io.BytesIO(whole), length)
 
-    def _spool_to_the_lobby(self, fd: int, spool: BinaryIO, size: int) -> bool:
-        if isinstance(spool, io.BytesIO):
-            return self._to_the_lobby(Parcel(fd, Errand.REQUEST, spool.getvalue()))
-        spool.flush()
-        return self._to_the_lobby(Parcel(fd, Errand.REQUEST, file=spool.fileno(), size=size))
+    def _rest_to_the_lobby(self, fd: int, pieces: list[bytes], file: BinaryIO | None, size: int) -> bool:
+        if file is None:
+            return self._to_the_lobby(Parcel(fd, Errand.REQUEST, b"".join(pieces)))
+        file.flush()
+        return self._to_the_lobby(Parcel(fd, Errand.REQUEST, file=file.fileno(), size=size))
 
     # To the lobby.
 
@@ -268,7 +261,7 @@ class SlowPeers:
         dropped = 0
         with contextlib.suppress(OSError):
             end = time.monotonic() + _FAREWELL
-            while (left := end - time.monotonic()) > 0 and _comes(fd, left):
+            while (left := end - time.monotonic()) > 0 and comes(fd, left):
                 if not (size := len(os.read(fd, 4 * READ_SIZE))):
                     os.close(fd)
                     return dropped
@@ -278,12 +271,6 @@ class SlowPeers:
             self._handed_over()
             return dropped
         return dropped + leave(fd, self._patience)
-
-
-def _comes(fd: int, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))
 
 
 def has_left(fd: int) -> bool:
@@ -306,14 +293,6 @@ def end_our_side(fd: int) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
     sock.detach()
-
-
-def let_go(body: Any) -> None:
-    """Of the file that a long body is in: its room is wanted back now, though somebody may still refer to it."""
-    if isinstance(body, io.BufferedReader):
-        with contextlib.suppress(ValueError):  # an application has detached it
-            if isinstance(body.raw, SpooledBody):
-                body.raw.let_go()
 
 
 def warn_of_more(count: int, length: int | str) -> None:
