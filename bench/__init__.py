@@ -7,7 +7,8 @@
     tables.py      what a scenario hands back, and what it is judged by
     load.py        the load: client.c, told what to ask and what the answer has to be
     floor.c        the least that a server can do
-    fronts.py      the scenarios behind nginx, and under Apache
+    fronts.py      the scenario behind nginx
+    apache.py      those under Apache: CGI beside SCGI, and our module beside Apache's own
     large.py       those of large bodies, and of readers that do not read
     project.py     a Django project in the servers under test, for pool_growth.py and memory.py
     apps/          the applications of these

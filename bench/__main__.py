@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import fronts, large, memory, peers, pool_growth, render, scenarios
+from bench import apache, fronts, large, memory, peers, pool_growth, render, scenarios
 from bench.cpu import Others
 from bench.load import CannotCompile, WrongAnswer, compiled
 from bench.plan import HERE, ROOT, Plan, cpu_model
@@ -31,6 +31,7 @@ from bench.tables import Table
 SCENARIOS: dict[str, Callable[[Plan], list[Table]]] = {
     "hello-unix": scenarios.hello_unix,
     "hello-tcp": scenarios.hello_tcp,
+    "hello-sleepers": scenarios.hello_sleepers,
     "hello-threads": scenarios.hello_threads,
     "apache-headers": scenarios.apache_headers,
     "sizes": scenarios.sizes,
@@ -38,7 +39,8 @@ SCENARIOS: dict[str, Callable[[Plan], list[Table]]] = {
     "slow-mix": scenarios.slow_mix,
     "start": scenarios.start_and_reload,
     "behind-nginx": fronts.behind_nginx,
-    "cgi-vs-scgi": fronts.cgi_vs_scgi,
+    "cgi-vs-scgi": apache.cgi_vs_scgi,
+    "apache-modules": apache.apache_modules,
     "uploads": large.uploads,
     "gigabyte": large.gigabyte,
     "slow-readers": large.slow_readers,

@@ -338,33 +338,46 @@ struct asking {
     struct answer answer;
 };
 
-/* Begin a request; 0 if the server's queue is full. */
+static void send_head(struct asking *one)
+{
+    static char head[HEAD];
+    int size = request(head, one->number, is_slow(one->number));
+    if (send(one->sock, head, size, MSG_NOSIGNAL) != size)
+        wrong("cannot send: %s", strerror(errno));
+    one->sending = 0;
+}
+
+/* Begin a request, as nginx does: what can be sent at once is. 0 if the server's queue is full. */
 static int begin(int poll, struct asking *one, unsigned long number)
 {
     struct epoll_event event = {.data.ptr = one};
-    int sock = socket(where.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int on = 1, sock = socket(where.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
 
     if (sock < 0)
         wrong("no socket: %s", strerror(errno));
+    if (where.ss_family == AF_INET)
+        setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     one->sock = sock;
     one->number = number;
-    one->sending = 1;
+    one->sending = connect(sock, (struct sockaddr *)&where, where_size) != 0;
     expect(&one->answer);
-    if (connect(sock, (struct sockaddr *)&where, where_size) && errno != EINPROGRESS) {
-        close(sock);
+    if (!one->sending) {
+        send_head(one);
+    } else if (errno != EINPROGRESS) {
         if (errno != EAGAIN)
             wrong("cannot connect: %s", strerror(errno));
+        close(sock);
         mine->waited++;
         return 0;
     }
-    event.events = EPOLLOUT;
+    event.events = one->sending ? EPOLLOUT : EPOLLIN;
     epoll_ctl(poll, EPOLL_CTL_ADD, sock, &event);
     return 1;
 }
 
 static void many_at_a_time(unsigned long number)
 {
-    static char head[HEAD], data[CHUNK];
+    static char data[CHUNK];
     struct asking *all = calloc(connections, sizeof *all), **waiting = calloc(connections, sizeof *waiting);
     struct epoll_event ready[256];
     int poll = epoll_create1(0), first = 0, queue = 0, under_way = 0; /* the queue goes round in `waiting` */
@@ -384,12 +397,9 @@ static void many_at_a_time(unsigned long number)
         for (int i = 0; i < count; i++) {
             struct asking *one = ready[i].data.ptr;
             if (one->sending) {
-                int size = request(head, one->number, is_slow(one->number));
-                if (send(one->sock, head, size, MSG_NOSIGNAL) != size)
-                    wrong("cannot send: %s", strerror(errno));
                 struct epoll_event event = {.events = EPOLLIN, .data.ptr = one};
+                send_head(one);
                 epoll_ctl(poll, EPOLL_CTL_MOD, one->sock, &event);
-                one->sending = 0;
                 continue;
             }
             long got = read(one->sock, data, CHUNK);

@@ -1,24 +1,21 @@
-"""The scenarios behind a web server: all behind the same nginx, and CGI beside SCGI under the same Apache.
+"""The scenario behind nginx: all behind the same one.
 
-Each web server runs with a configuration of its own in the plan's folder; nothing of the machine's is touched.
+It runs with a configuration of its own in the plan's folder; nothing of the machine's is touched.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import statistics
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from bench import peers
-from bench.load import Client, compiled
-from bench.plan import HERE, Plan
+from bench.load import Client
+from bench.plan import Plan
 from bench.rounds import AGAIN, Measured, Slice, run
-from bench.servers import Missing, Server, free_port, running
+from bench.servers import Server, running
 from bench.tables import Aim, Column, Table, cpu_rows, twin_note
 
 CPU = [
@@ -80,7 +77,7 @@ def behind_nginx(plan: Plan) -> list[Table]:
         (uvicorn(plan, "uvicorn, not kept"), "proxy_pass, a connection for each request"),
         (granian(plan), "proxy_pass"),
     ]
-    measured, seconds = Measured(), 0.03
+    measured, seconds = Measured(), 0.1
     text = (
         "Hello world for a browser, through one nginx that has a worker of its own and keeps its clients' connections; "
         "four clients, unix sockets all the way. uvicorn runs the greeting as ASGI, the others as WSGI, gthread with "
@@ -103,7 +100,7 @@ def behind_nginx(plan: Plan) -> list[Table]:
             table.notes = [*why, *notes]
             if not up:
                 return [table]
-            run(started, load, rounds=plan.rounds(30), seconds=seconds, warm_up=0.4, into=measured)
+            run(started, load, rounds=plan.rounds(12), seconds=seconds, warm_up=0.4, into=measured)
     table.text += f" {measured.rounds} rounds of {seconds * 1000:g} ms each; all were started anew {LIVES} times."
     table.rows = cpu_rows(measured, {"to_scgi": "scgi"})
     for row in table.rows:
@@ -169,110 +166,3 @@ def _http_peer(plan: Plan, name: str, package: str, where: str, *arguments: str)
     missing = "" if version else f"{package} is not installed in {plan.peers.parent.name}"
     command = [str(plan.peers / "python"), "-m", package, *arguments]
     return Server(name, command, where, version=version, missing=missing, protocol="http")
-
-
-# -- Under Apache ------------------------------------------------------------------------------------------------------
-
-
-def cgi_vs_scgi(plan: Plan) -> list[Table]:
-    """The claim of the article: how much dearer a CGI program is than the same one that stays."""
-    rounds, seconds = plan.rounds(9), 1.0
-    text = (
-        "The same small program in Python under the same Apache: started for each request by mod_cgid, and as an "
-        "application of scgi serve by mod_proxy_scgi over a unix socket. It imports nothing, so the factor is the "
-        "least there can be: what a program imports, CGI imports for each request. Four clients on kept connections. "
-        f"The CPU time is that of everything: Apache, and programs or server. {rounds} rounds of {seconds:g} s each."
-    )
-    columns = [
-        Column("cpu", "µs CPU per request"), Column("to_scgi", "× SCGI", 1, spread=True),
-        Column("front", "Apache's µs"), *CPU,
-    ]  # fmt: skip
-    table = Table("cgi-vs-scgi", "CGI and SCGI", text, columns, [], chart="cpu")
-    scgi = replace(peers.ours(plan, app="apps/page.py"), name="SCGI by mod_proxy_scgi")
-    tally = plan.folder / "tally"
-    try:
-        apache = apache_with_cgi(plan, scgi, tally)
-    except Missing as error:
-        if plan.strict:
-            raise
-        table.notes = [str(error)]
-        return [table]
-    with running([scgi], plan.strict), running([apache], plan.strict) as (fronts, table.notes):
-        if not fronts:
-            return [table]
-        cgi = replace(apache, name="CGI by mod_cgid")  # no server of its own: Apache, and what it starts
-        clients = {
-            one.name: Client(plan.client, http=True, path=path, address=apache.address)
-            for one, path in ((scgi, "/scgi"), (cgi, "/cgi"))
-        }
-        load = Through(apache, clients)
-
-        def everything(server: Server) -> float:
-            return apache.cpu() + (scgi.cpu() if server is scgi else sum(map(int, tally.read_text().split())) / 1e6)
-
-        measured = run([scgi, cgi], load, rounds=rounds, seconds=seconds, cpu=everything)
-    table.rows = cpu_rows(measured, {"to_scgi": scgi.name})
-    for row in table.rows:
-        row["front"] = statistics.median(load.spent[row["name"]])
-    factor = measured.ratio(cgi.name, scgi.name)
-    table.aims = [Aim("CGI under Apache: times SCGI's CPU", factor.median if factor else None, 30, at_least=True)]
-    return [table]
-
-
-def apache_with_cgi(plan: Plan, scgi: Server, tally: Path) -> Server:
-    """An Apache that has page.py at /cgi and the SCGI server at /scgi; raises Missing if it cannot be set up."""
-    apache2 = program("apache2", "httpd")
-    modules = Path("/usr/lib/apache2/modules")
-    folder = plan.folder / "apache"
-    folder.mkdir()
-    tally.touch()
-    # Not the Python of an environment: that of its base. It starts sooner, and other users may run it.
-    python = os.path.realpath(plan.python)
-    page = folder / "page.py"
-    page.write_text(f"#!{compiled(HERE / 'apps/timed.c', folder)} {python}\n" + (HERE / "apps/page.py").read_text())
-    page.chmod(0o755)
-    command = [apache2, "-DFOREGROUND", "-f", str(folder / "apache.conf")]
-    if os.geteuid() == 0:
-        # Apache does not serve as root. As www-data with root's group it may use what root's group may.
-        for path, mode in ((plan.folder, 0o750), (folder, 0o770), (tally, 0o660)):
-            path.chmod(mode)
-        as_user = [program("setpriv"), "--reuid", _web_user(), "--regid", "0", "--clear-groups"]
-        command = [*as_user, *command]
-        # By way of a shell: what setpriv itself starts may still have root's capabilities.
-        if subprocess.run([*as_user, "sh", "-c", 'exec "$0" -c ""', python], capture_output=True).returncode:
-            raise Missing(f"CGI is left out: Apache's user may not run {Path(python).name}, as root's own.")
-    if not (modules / "mod_cgid.so").exists():
-        raise Missing("Apache is left out: it is not installed, or has no mod_cgid.")
-    where = free_port()
-    wanted = ("mpm_event", "authz_core", "alias", "env", "cgid", "proxy", "proxy_scgi")
-    # Without ap_trust_cgilike_cl new Apaches send what comes by CGI and SCGI in chunks.
-    (folder / "apache.conf").write_text(f"""
-ServerRoot {folder}
-ServerName 127.0.0.1
-Listen {where}
-{"".join(f"LoadModule {name}_module {modules}/mod_{name}.so{os.linesep}" for name in wanted)}
-PidFile {folder}/apache.pid
-DefaultRuntimeDir {folder}
-ErrorLog {folder}/error.log
-DocumentRoot {folder}
-MaxKeepAliveRequests 0
-MaxSpareThreads 400
-ScriptSock {folder}/cgid.sock
-ScriptAlias /cgi {page}
-SetEnv CPU_TALLY {tally}
-SetEnv ap_trust_cgilike_cl yes
-ProxyPass /scgi unix:{scgi.address}|scgi://application
-<Directory {folder}>
-  Require all granted
-</Directory>
-""")
-    return Server("Apache", command, where, protocol="http")
-
-
-def _web_user() -> str:
-    for name in ("www-data", "nobody"):
-        try:
-            return str(pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            pass
-    raise Missing("Apache is left out: there is neither a user www-data nor nobody.")

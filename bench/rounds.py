@@ -4,7 +4,8 @@ A machine's speed drifts by more than the servers differ: neighbours on the same
 never compared with itself of another moment, only with the others of the same round, and what is reported is the median
 of these ratios with their quartiles. On a host with neighbours what two servers cost within a tenth of a second goes
 together, and what they cost within a second hardly does: so the slices are short and the rounds many. Slices below
-about 20 ms would begin to measure cold caches instead.
+about 100 ms would measure how a server begins and ends to be busy: ours looks a few times then whether it needs
+another worker.
 
 The proof that this works is a server that is listed twice: it must come out at 1.00.
 """

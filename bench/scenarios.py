@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench import peers
 from bench.load import Client, WrongAnswer
@@ -15,12 +16,18 @@ from bench.rounds import AGAIN, Measured, run
 from bench.servers import Server, connect, running
 from bench.tables import CPU_COLUMNS, Aim, Column, Table, cpu_rows, twin_note
 
-GREETING = "Hello world for a browser's 24 headers, {where}, one worker, four clients."
+GREETING = "Hello world for a browser's 24 headers, {where}, one worker. {clients}"
+AS_WEB_SERVERS = "One client, which has four requests under way and waits for all of them at once, as web servers do."
+SLEEPERS = "Four clients with one request at a time, which sleep until it is answered: waking them is part of the cost."
+
+
+def like_a_web_server(plan: Plan, connections: int = 4, **more: Any) -> Client:
+    return Client(plan.client, clients=1, connections=connections, **more)
 
 
 def compare(
     plan: Plan, name: str, title: str, text: str, servers: Sequence[Server], client: Client, *,
-    rounds: int, seconds: float = 0.03, lives: int = 4, apart: bool = True,
+    rounds: int, seconds: float = 0.1, lives: int = 4, apart: bool = True,
 ) -> tuple[Table, Measured]:  # fmt: skip
     """Load them all in turn; a table of CPU per request.
 
@@ -54,10 +61,10 @@ def hello_unix(plan: Plan) -> list[Table]:
         peers.ours(plan), peers.ours(plan, "scgi" + AGAIN), peers.uwsgi(plan), peers.floor(plan), peers.aioscgi(plan),
         peers.reference(plan),
     ]  # fmt: skip
-    text = GREETING.format(where="over a unix socket") + " The reference is asked over TCP, since it knows no other."
-    table, measured = compare(
-        plan, "hello-unix", "Hello world over a unix socket", text, servers, Client(plan.client), rounds=80
-    )  # fmt: skip
+    text = GREETING.format(where="over a unix socket", clients=AS_WEB_SERVERS)
+    text += " The reference is asked over TCP, since it knows no other."
+    title = "Hello world over a unix socket"
+    table, measured = compare(plan, "hello-unix", title, text, servers, like_a_web_server(plan), rounds=30)
     slower = measured.ratio("reference", "scgi")
     table.aims = [
         at_most(plan, measured, "Hello world over a unix socket: times uWSGI's CPU", "uWSGI", 1.0),
@@ -67,14 +74,24 @@ def hello_unix(plan: Plan) -> list[Table]:
     return [table]
 
 
+def hello_sleepers(plan: Plan) -> list[Table]:
+    servers = [peers.ours(plan), peers.ours(plan, "scgi" + AGAIN), peers.uwsgi(plan), peers.floor(plan)]
+    table, _ = compare(
+        plan, "hello-sleepers", "Hello world for clients that sleep",
+        GREETING.format(where="over a unix socket", clients=SLEEPERS), servers, Client(plan.client), rounds=20,
+    )  # fmt: skip
+    return [table]
+
+
 def hello_tcp(plan: Plan) -> list[Table]:
     servers = [
         peers.ours(plan, tcp=True), peers.ours(plan, "scgi" + AGAIN, tcp=True), peers.uwsgi(plan, tcp=True),
         peers.floor(plan, tcp=True), peers.reference(plan), peers.flup(plan), peers.aioscgi(plan, tcp=True),
     ]  # fmt: skip
     table, measured = compare(
-        plan, "hello-tcp", "Hello world over TCP", GREETING.format(where="over TCP on the loopback"),
-        servers, Client(plan.client), rounds=80,
+        plan, "hello-tcp", "Hello world over TCP",
+        GREETING.format(where="over TCP on the loopback", clients=AS_WEB_SERVERS), servers, like_a_web_server(plan),
+        rounds=30,
     )  # fmt: skip
     table.aims = [at_most(plan, measured, "Hello world over TCP: times uWSGI's CPU", "uWSGI", 1.0)]
     return [table]
@@ -87,8 +104,9 @@ def hello_threads(plan: Plan) -> list[Table]:
     ]  # fmt: skip
     table, _ = compare(
         plan, "hello-threads", "Hello world in a worker of four threads",
-        "Hello world over a unix socket; each server's worker has four threads, the floor one. Eight clients.",
-        servers, Client(plan.client, clients=8), rounds=40,
+        "Hello world over a unix socket; each server's worker has four threads, the floor one. One client, which has "
+        "eight requests under way.",
+        servers, like_a_web_server(plan, 8), rounds=15,
     )  # fmt: skip
     return [table]
 
@@ -98,7 +116,7 @@ def apache_headers(plan: Plan) -> list[Table]:
     table, _ = compare(
         plan, "apache-headers", "Hello world for Apache's 40 variables",
         "The same as hello world over a unix socket, with 40 variables as Apache sends them instead of 24.",
-        servers, Client(plan.client, apache=True), rounds=40,
+        servers, like_a_web_server(plan, apache=True), rounds=15,
     )  # fmt: skip
     return [table]
 
@@ -111,12 +129,12 @@ def sizes(plan: Plan) -> list[Table]:
             peers.ours(plan, app="answers.py"), peers.ours(plan, "scgi" + AGAIN, app="answers.py"),
             peers.uwsgi(plan, app="answers.py"), peers.floor(plan, size=size),
         ]  # fmt: skip
-        client = Client(plan.client, path=f"/bytes/{size}", length=size, tail="x\n")
-        table, _ = compare(plan, "", "", "", servers, client, rounds=40)
+        client = like_a_web_server(plan, path=f"/bytes/{size}", length=size, tail="x\n")
+        table, _ = compare(plan, "", "", "", servers, client, rounds=12)
         rows += [row | {"name": f"{row['name']}, {named}"} for row in table.rows]
         notes += [f"{named}: {note}" for note in table.notes]
         trusted = trusted and table.trusted
-    text = "Answers of three sizes over a unix socket, for a browser's 24 headers; one worker, four clients."
+    text = "Answers of three sizes over a unix socket, for a browser's 24 headers; one worker, four requests under way."
     return [
         Table("sizes", "Larger answers", text, CPU_COLUMNS, rows, chart="cpu", notes=notes, trusted=trusted),
     ]
@@ -131,7 +149,7 @@ def crowd(plan: Plan) -> list[Table]:
     table, _ = compare(
         plan, "crowd", "A thousand connections at once on four workers",
         "One client keeps 1,000 requests under way over a unix socket; four workers, the floor has one.",
-        servers, Client(plan.client, clients=1, connections=1000), rounds=20, seconds=0.2, lives=2, apart=False,
+        servers, like_a_web_server(plan, 1000), rounds=20, seconds=0.2, lives=2, apart=False,
     )  # fmt: skip
     return [table]
 
