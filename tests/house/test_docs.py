@@ -18,6 +18,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These three begin with whole configurations of a web server and are run with the web servers' own tests.
 ELSEWHERE = {"nginx.md", "apache.md", "lighttpd.md"}
+PROGRAMS = {"curl", "busybox", "make"}  # that a machine may not have
 
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$|^(<!-- Ctrl-C -->)$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
@@ -76,6 +78,8 @@ class Page:
         return FOLDER.sub(folder, text).replace("http://localhost", self.front or "http://localhost")
 
     def run(self, text: str) -> None:
+        if "make -C cgi2scgi" in text:
+            shutil.copytree(ROOT / "cgi2scgi", self.folder / "cgi2scgi")
         for kind, word, content, interrupt in BLOCK.findall(text):
             content = self.local(content)
             if interrupt:
@@ -102,8 +106,8 @@ class Page:
 
     def command(self, line: str, shown: str, fails: bool = False) -> None:
         """Run it; what it prints may take a moment to become true (a signal travels)."""
-        if "curl" in line:
-            require_program("curl")
+        for program in PROGRAMS & set(line.split()):
+            require_program(program)
         said: list[str] = []
 
         def as_shown() -> bool:
@@ -119,6 +123,8 @@ class Page:
             pytest.fail(f"$ {line}\nshown:\n{shown}\nfound (status {said[1]}):\n{said[0]}", pytrace=False)
 
     def serve(self, line: str, shown: str, cwd: Path | None = None) -> None:
+        for program in PROGRAMS & set(line.split()):
+            require_program(program)
         log = self.machine / f"server-{len(self.servers)}.log"
         server = start(["bash", "-c", line], log_file=log, cwd=cwd or self.folder, env=self.environ)
         self.servers.append(server)

@@ -31,8 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"net", *WIRE},
     "gateway": {"client", "net", "log", *WIRE},
     "bench": {"client", "net", *WIRE},
+    "fronts": {"net", *WIRE},
     "config": {"supervisor", "workers", "gateway", *SERVING},
-    "cli": {"config", "supervisor", "workers", "gateway", "client", "bench", *SERVING},
+    "cli": {"config", "supervisor", "workers", "gateway", "fronts", "client", "bench", *SERVING},
     "__main__": {"cli"},
     "__init__": {"config", "version"},
 }

@@ -29,6 +29,7 @@ def app(environ, start_response):
     return [b"well"]
 """
 REQUESTS = 300
+MOMENT = 0.25  # seconds that a machine may take for itself; who waits for a log waits for ever
 PATH = "/" + "p" * 400  # so that the access log has something to say
 pytestmark = pytest.mark.alone
 
@@ -91,7 +92,7 @@ def test_a_pipe_that_nobody_empties(noisy: Room, format: str) -> None:
     )
     try:
         usual = slowest(server, 10)
-        assert slowest(server) < usual + 0.05
+        assert slowest(server) < usual + MOMENT
         assert (lost := lost_lines(noisy, server)) > 3 * REQUESTS
         everything(log_end), everything(access_end)
 
@@ -104,7 +105,7 @@ def test_a_pipe_that_nobody_empties(noisy: Room, format: str) -> None:
         places: set[str] = set()
         wait_until(recovered, 15, "what is missing in both logs to be said")
         assert places == {str(log), str(access)}
-        wait_until(lambda: slowest(server, 5) < usual + 0.05)
+        wait_until(lambda: slowest(server, 5) < usual + MOMENT)
         assert lost_lines(noisy, server) >= lost
     finally:
         os.close(log_end)
@@ -118,7 +119,7 @@ def test_a_standard_error_that_nobody_empties(noisy: Room) -> None:
     server = noisy.start("noisy.py", "--access-log", "-", *count, wrapper=wrapper)
     try:
         usual = slowest(server, 10)
-        assert slowest(server) < usual + 0.05
+        assert slowest(server) < usual + MOMENT
         assert lost_lines(noisy, server) > 3 * REQUESTS
         assert scgi_request(server.address).status == 200
     finally:
@@ -132,13 +133,13 @@ def test_a_pipe_whose_reader_has_gone(noisy: Room) -> None:
     usual = slowest(server, 10)
     os.close(log_end)
     os.close(access_end)
-    assert slowest(server) < usual + 0.05
+    assert slowest(server) < usual + MOMENT
     assert lost_lines(noisy, server) >= 5 * REQUESTS
 
 
 def test_a_disk_that_is_full(noisy: Room) -> None:
     server = noisy.serve("noisy.py", "--log-file", "/dev/full", "--access-log", "/dev/full", workers=2)
-    assert slowest(server) < 0.05 + slowest(server, 10)
+    assert slowest(server) < MOMENT + slowest(server, 10)
     assert lost_lines(noisy, server) >= 5 * REQUESTS
 
 
@@ -160,7 +161,7 @@ def test_a_disk_that_is_full_and_then_has_room_again(noisy: Room, disk: Path) ->
     server = noisy.serve("noisy.py", "--log-file", str(log), "--access-log", str(access), workers=2)
     usual = slowest(server, 10)
     ballast.write_bytes(b"x" * 20_000)
-    assert slowest(server) < usual + 0.05
+    assert slowest(server) < usual + MOMENT
     assert lost_lines(noisy, server) > 3 * REQUESTS
     ballast.unlink()
 

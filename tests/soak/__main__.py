@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from apache_module import rounds
 from soak import scenarios
-from support import Process
+from support import Process, short_folder
 from support.room import ROOT, Room, room
 
 Soak = Callable[[argparse.Namespace, bool], object]
@@ -84,6 +85,18 @@ def guarding(given: argparse.Namespace, tcp: bool) -> object:
         return scenarios.guarding(server, total=given.total, seconds=given.seconds, seed=given.seed)
 
 
+@scenario("`apachectl graceful` {rounds} times under load")
+def graceful(given: argparse.Namespace, tcp: bool) -> object:
+    with short_folder() as folder, rounds.two_servers(folder, tcp) as (web, _):
+        return rounds.graceful(web, given.rounds)
+
+
+@scenario("one of two servers behind mod_scgi killed {rounds} times under load")
+def failover(given: argparse.Namespace, tcp: bool) -> object:
+    with short_folder() as folder, rounds.two_servers(folder, tcp) as (web, servers):
+        return rounds.killing(web, servers, folder, given.rounds)
+
+
 @scenario("the master killed under load, {stops} times")
 def master_killed(given: argparse.Namespace, tcp: bool) -> object:
     with room(as_root=ROOT, unix=not tcp) as here:
@@ -99,6 +112,7 @@ def main() -> None:
     parser.add_argument("--total", type=int, default=100_000, help="requests with a reload every second")
     parser.add_argument("--seconds", type=float, default=60, help="how long there is killing")
     parser.add_argument("--stops", type=int, default=10, help="how often there is an end under load")
+    parser.add_argument("--rounds", type=int, default=100, help="how often Apache reloads, or a server behind it dies")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random instants")
     given = parser.parse_args()
     broken = []
