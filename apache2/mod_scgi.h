@@ -124,6 +124,7 @@ typedef struct {
     scgi_upstream *upstream;
     unsigned int first;
     int tried;
+    apr_uint64_t asked; /* a bit for each: Apache hands a directive at most 64 words */
     int rounds; /* that all of them failed */
     apr_time_t now;
 } scgi_round;

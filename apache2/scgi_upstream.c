@@ -21,6 +21,7 @@ void scgi_round_begin(scgi_round *round, scgi_upstream *upstream)
 {
     round->upstream = upstream;
     round->tried = 0;
+    round->asked = 0;
     round->rounds = 0;
     round->first = 0;
     round->now = 0;
@@ -35,7 +36,7 @@ static int rests(const scgi_address *address, apr_time_t now)
     return __atomic_load_n(&address->rests_until, __ATOMIC_RELAXED) > now;
 }
 
-/* Twice round: first those that do not rest, then the others. */
+/* Twice round: first those that do not rest, then the others; each once. */
 scgi_address *scgi_round_next(scgi_round *round)
 {
     int count = round->upstream->count;
@@ -44,9 +45,12 @@ scgi_address *scgi_round_next(scgi_round *round)
         return round->tried++ ? NULL : round->upstream->addresses;
     while (round->tried < 2 * count) {
         int turn = round->tried++;
-        scgi_address *address = &round->upstream->addresses[(round->first + (unsigned int)turn) % (unsigned int)count];
-        if (rests(address, round->now) == (turn >= count))
+        unsigned int n = (round->first + (unsigned int)turn) % (unsigned int)count;
+        scgi_address *address = &round->upstream->addresses[n];
+        if (!(round->asked >> n & 1) && (turn >= count || !rests(address, round->now))) {
+            round->asked |= (apr_uint64_t)1 << n;
             return address;
+        }
     }
     return NULL;
 }
@@ -58,6 +62,7 @@ int scgi_round_again(scgi_round *round)
     if (round->upstream->count == 1 || round->rounds++ == SCGI_ROUNDS)
         return 0;
     round->tried = 0;
+    round->asked = 0;
     round->now = apr_time_now();
     for (n = 0; n < round->upstream->count; n++) {
         apr_time_t since = __atomic_load_n(&round->upstream->addresses[n].gone_since, __ATOMIC_RELAXED);
