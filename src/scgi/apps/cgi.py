@@ -158,6 +158,8 @@ class _Exchange:
         if ending:
             log.warning("%s ended with %s, while answering %s", self.program.path, ending, request_line(self.slot))
         if process.was_killed and not self._has_length:  # nobody knows whether that was all
+            if not answer.begun:
+                return answer.refuse(502, f"Request {self.slot.request_id()}")
             self._push()
             raise ChildProcessError(f"{self.program.path} was killed within its answer")
         if not answer.begun:
