@@ -1,0 +1,115 @@
+"""A page of docs/how-to that sets up a real application, run as it stands; then the test asks the application.
+
+Blocks mean what tests/house/test_docs.py says, in the application's own environment, and three more::
+
+    ```nginx, apache, lighttpd   from here on such a web server answers: recipe.web["nginx"]; apache has our module
+    ```sh, perl, php, html       with a name in a comment of the first two lines (`# shop.sh`): this file is written
+
+The page may show several forms of an application. A form is what stands below one heading::
+
+    recipe.run()                    # what stands before the first heading of the second level
+    recipe.run("As a handler")      # that section; servers go on until recipe.stop()
+
+These words of a page are exchanged, so that pages can run side by side: the ports 4000, 4001, 8000, 63000 and the folders
+/srv/NAME, /run/NAME, /var/log/NAME, which then lie in `recipe.machine`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from house.test_docs import BLOCK, Page
+from recipes.environments import ROOT
+from support import lighttpd, nginx
+from support.apache_module import serving
+
+HOW_TO = ROOT / "docs/how-to"
+NAMED = re.compile(r"(?:#!.*\n)?(?:#|//|;|<!--) (?P<name>[\w./-]+\.\w+|[\w./-]*/[\w.-]+)(?: -->)?\n")
+FILES = {"sh", "perl", "php", "html", "python", "toml", "ini", "text"}
+
+
+def named(kind: str, content: str) -> str:
+    """The name of the file that a block is, or "". It may stand below `#!` or `<?php`."""
+    found = NAMED.match(content.removeprefix("<?php\n"))
+    return found["name"] if found and kind in FILES else ""
+
+
+class Recipe(Page):
+    """One page, and the web servers and servers that it has started."""
+
+    def __init__(self, name: str, folder: Path, machine: Path, environment: Path | None, stack: ExitStack) -> None:
+        super().__init__(folder, machine, None)
+        self.name = name
+        self.page = HOW_TO / f"{name}.md"
+        self.stack = stack
+        self.web: dict[str, str] = {}  # where each web server answers, without a slash at the end
+        self.environment = environment
+        if environment:
+            path = os.environ["PATH"]
+            self.environ["PATH"] = f"{environment}/bin:{path}"
+            self.environ["VIRTUAL_ENV"] = str(environment)
+
+    def local(self, text: str) -> str:
+        """/srv/NAME/.venv is the application's environment."""
+        text = super().local(text)
+        for link in self.machine.glob("srv/*/.venv"):
+            if self.environment and os.readlink(link) != str(self.environment):
+                link.unlink()
+                link.symlink_to(self.environment)
+        return text
+
+    def run(self, heading: str = "") -> None:  # type: ignore[override]
+        """Run what stands below a heading, its subsections included; "": what stands before the first."""
+        for kind, word, content, interrupt in BLOCK.findall(self.section(heading)):
+            if interrupt:
+                self.stop()
+                continue
+            content = self.local(content)
+            if kind == "console":
+                self.console(content, word)
+            elif kind in WEB_SERVERS:
+                self.web[kind] = self.stack.enter_context(WEB_SERVERS[kind](content))
+                self.front = self.web[kind]
+            elif name := named(kind, content):
+                self.write(name, content)
+
+    def section(self, heading: str) -> str:
+        parts = re.split(r"^## (.*)\n", self.page.read_text(), flags=re.MULTILINE)
+        sections = dict(zip(["", *parts[1::2]], parts[::2], strict=True))
+        return sections[heading]
+
+    def write(self, name: str, content: str) -> None:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        if content.startswith("#!"):
+            file.chmod(0o755)
+
+    def log(self) -> str:
+        """Of the servers that run."""
+        return "".join(server.log() for server in self.servers)
+
+
+@contextmanager
+def _nginx(content: str) -> Iterator[str]:
+    with nginx(config=content) as web:
+        yield web.url
+
+
+@contextmanager
+def _apache(content: str) -> Iterator[str]:
+    with serving(content) as web:
+        yield web.url
+
+
+@contextmanager
+def _lighttpd(content: str) -> Iterator[str]:
+    with lighttpd(config=content) as web:
+        yield web.url
+
+
+WEB_SERVERS = {"nginx": _nginx, "apache": _apache, "lighttpd": _lighttpd}
