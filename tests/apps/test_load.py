@@ -195,7 +195,7 @@ def test_the_interface_may_be_given() -> None:
         ("script", "there is no module 'script'"),
         (
             "./script",
-            "expected MODULE:ATTRIBUTE or a path to a .py file, got './script'; a file's name must end in .py",
+            "expected MODULE:ATTRIBUTE or a path to a .py file, got './script'; a file's name must end in .py or .wsgi",
         ),
         ("package/web", "expected MODULE:ATTRIBUTE or a path to a .py file, got 'package/web'$"),
         ("my-app", "expected MODULE:ATTRIBUTE or a path to a .py file, got 'my-app'$"),

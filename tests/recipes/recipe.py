@@ -1,8 +1,9 @@
 """A page of docs/how-to that sets up a real application, run as it stands; then the test asks the application.
 
-Blocks mean what tests/house/test_docs.py says, in the application's own environment, and three more::
+Blocks mean what tests/house/test_docs.py says, in the application's own environment, and some more::
 
-    ```nginx, apache, lighttpd   from here on such a web server answers: recipe.web["nginx"]; apache has our module
+    ```nginx                     the inside of a `server {}`: from here on an nginx answers, recipe.web["nginx"]
+    $ scgi config nginx ... | sudo tee ...    so does a web server with what is printed; mod_scgi, apache, lighttpd too
     ```sh, perl, php, html       with a name in a comment of the first two lines (`# shop.sh`): this file is written
 
 The page may show several forms of an application. A form is what stands below one heading::
@@ -18,17 +19,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import shlex
+from contextlib import ExitStack
 from pathlib import Path
 
 from house.test_docs import BLOCK, Page
+from interop.webservers import web_server
 from recipes.environments import ROOT
-from support import lighttpd, nginx
-from support.apache_module import serving
+from support import nginx
 
 HOW_TO = ROOT / "docs/how-to"
 NAMED = re.compile(r"(?:#!.*\n)?(?:#|//|;|<!--) (?P<name>[\w./-]+\.\w+|[\w./-]*/[\w.-]+)(?: -->)?\n")
+CONFIGURATION = re.compile(r"scgi config (?P<front>nginx|mod_scgi|apache|lighttpd) (?P<options>.*?) +\| sudo tee .*")
 FILES = {"sh", "perl", "php", "html", "python", "toml", "ini", "text"}
 
 
@@ -71,11 +73,17 @@ class Recipe(Page):
             content = self.local(content)
             if kind == "console":
                 self.console(content, word)
-            elif kind in WEB_SERVERS:
-                self.web[kind] = self.stack.enter_context(WEB_SERVERS[kind](content))
-                self.front = self.web[kind]
+            elif kind == "nginx":
+                self.front = self.web[kind] = self.stack.enter_context(nginx(config=content)).url
             elif name := named(kind, content):
                 self.write(name, content)
+
+    def command(self, line: str, shown: str, fails: bool = False) -> None:
+        if found := CONFIGURATION.fullmatch(line):
+            front = self.stack.enter_context(web_server(found["front"], *shlex.split(found["options"])))
+            self.front = self.web[found["front"]] = front.url
+        else:
+            super().command(line, shown, fails)
 
     def section(self, heading: str) -> str:
         parts = re.split(r"^## (.*)\n", self.page.read_text(), flags=re.MULTILINE)
@@ -92,24 +100,3 @@ class Recipe(Page):
     def log(self) -> str:
         """Of the servers that run."""
         return "".join(server.log() for server in self.servers)
-
-
-@contextmanager
-def _nginx(content: str) -> Iterator[str]:
-    with nginx(config=content) as web:
-        yield web.url
-
-
-@contextmanager
-def _apache(content: str) -> Iterator[str]:
-    with serving(content) as web:
-        yield web.url
-
-
-@contextmanager
-def _lighttpd(content: str) -> Iterator[str]:
-    with lighttpd(config=content) as web:
-        yield web.url
-
-
-WEB_SERVERS = {"nginx": _nginx, "apache": _apache, "lighttpd": _lighttpd}

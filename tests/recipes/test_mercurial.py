@@ -48,7 +48,8 @@ def test_clone_push_and_download(recipe: StartRecipe, form: str) -> None:
     mercurial.run()
     content = fill(mercurial, mercurial.folder / "repos/work")
     mercurial.run(form)
-    assert set(mercurial.web) == {"nginx", "apache", "lighttpd"}
+    mercurial.run("Behind a web server")
+    assert set(mercurial.web) == {"nginx", "mod_scgi", "lighttpd"}
     for name, web in mercurial.web.items():
         there = f"{web}/work"
         for options in ([], ["--stream"]):
