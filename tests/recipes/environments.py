@@ -23,7 +23,7 @@ ENVIRONMENTS = ROOT / ".venv-apps"
 def environment(name: str) -> Path:
     """The folder of the environment, ready."""
     file = REQUIREMENTS / f"{name}.txt"
-    made_of = [sys.version, str(ROOT), file.read_text(), (ROOT / "pyproject.toml").read_text()]
+    made_of = [sys.version, str(ROOT), file.read_text(), (ROOT / "pyproject.toml").read_text(), "http"]
     wanted = hashlib.sha256("\0".join(made_of).encode()).hexdigest()
     folder = ENVIRONMENTS / name
     ENVIRONMENTS.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def environment(name: str) -> Path:
         if not ready.exists() or ready.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             _run(sys.executable, "-m", "venv", folder)
-            _run(folder / "bin/python", "-m", "pip", "install", "--quiet", "--requirement", file, "--editable", ROOT)
+            _run(folder / "bin/python", "-m", "pip", "install", "--quiet", "--requirement", file, "--editable", f"{ROOT}[http]")
             ready.write_text(wanted)
     return folder
 

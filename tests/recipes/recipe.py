@@ -36,7 +36,7 @@ FILES = {"sh", "perl", "php", "html", "python", "toml", "ini", "text"}
 
 def named(kind: str, content: str) -> str:
     """The name of the file that a block is, or "". It may stand below `#!` or `<?php`."""
-    found = NAMED.match(content.removeprefix("<?php\n"))
+    found = NAMED.match(content.replace("<?php\n", "", 1))
     return found["name"] if found and kind in FILES else ""
 
 
@@ -57,7 +57,9 @@ class Recipe(Page):
 
     def local(self, text: str) -> str:
         """/srv/NAME/.venv is the application's environment."""
+        front, self.front = self.front, ""  # http://localhost may change from one command to the next
         text = super().local(text)
+        self.front = front
         for link in self.machine.glob("srv/*/.venv"):
             if self.environment and os.readlink(link) != str(self.environment):
                 link.unlink()
@@ -83,7 +85,7 @@ class Recipe(Page):
             front = self.stack.enter_context(web_server(found["front"], *shlex.split(found["options"])))
             self.front = self.web[found["front"]] = front.url
         else:
-            super().command(line, shown, fails)
+            super().command(line.replace("http://localhost", self.front), shown, fails)
 
     def section(self, heading: str) -> str:
         parts = re.split(r"^## (.*)\n", self.page.read_text(), flags=re.MULTILINE)
