@@ -15,7 +15,7 @@ from recipes.conftest import StartRecipe
 from recipes.recipe import Recipe
 
 MB = 1 << 20
-FORMS = ("As a WSGI application",)
+FORMS = ("As a WSGI application", "As a CGI program")
 
 
 def hg(recipe: Recipe, *words: str, cwd: Path | None = None) -> str:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from recipes.conftest import StartRecipe
-from recipes.visitor import Visitor
+from recipes.visitor import Visitor, hidden
+from support import find_program
 
 WORDS = "Straße, naïve, Ελλάδα, 日本語, 🐍"
 FIELDS = {
@@ -49,3 +55,40 @@ def test_a_page_is_edited_a_file_uploaded_and_both_have_a_history(recipe: StartR
     missing = visitor.get("/Gibt-es-nicht")
     assert missing.status == 404 and "Gibt-es-nicht" in missing.text
     assert "Traceback" not in moin.log()
+
+
+def python2() -> Path:
+    """A Python 2.7: on PATH, or one of pyenv's, whose `python2.7` on PATH may lead nowhere."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for python in (find_program("python2.7"), *sorted(pyenv.glob("versions/2.7.*/bin/python2.7"))):
+        if python and subprocess.run([python, "-c", "import sqlite3"], capture_output=True).returncode == 0:
+            return Path(python)
+    pytest.skip("there is no python2.7 here: MoinMoin 1.9 is left out")
+
+
+def test_moin_1_9_a_program_of_python_2_is_edited_as_a_cgi_program(recipe: StartRecipe) -> None:
+    python = python2()
+    moin = recipe("moinmoin")
+    moin.environ["PATH"] = f"{python.parent}:{moin.environ['PATH']}"
+    moin.run("MoinMoin 1.9")
+    visitor = Visitor(moin.web["nginx"])
+    page = "/Stra%C3%9Fe"
+    assert visitor.get(page).status == 404
+    form = visitor.get(f"{page}?action=edit&editor=text").text
+    fields = {
+        "action": "edit",
+        "rev": hidden(form, "rev"),
+        "ticket": hidden(form, "ticket"),
+        "editor": "text",
+        "button_save": "Save Changes",
+        "savetext": f"= Überschrift =\n{WORDS}\n" + "Zeile für Zeile.\n" * 2000,
+        "comment": "geändert",
+    }
+    saved = visitor.post(page, fields)
+    assert saved.status == 200
+    shown = visitor.get(page)
+    assert shown.status == 200 and shown.text.count("Zeile für Zeile.") == 2000
+    plain = re.sub(r"<[^>]*>", "", shown.text)
+    assert WORDS in plain
+    assert "geändert" in visitor.get(f"{page}?action=info").text
+    assert visitor.get(f"{page}?action=raw").text.startswith("= Überschrift =")

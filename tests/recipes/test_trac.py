@@ -13,7 +13,8 @@ import pytest
 from recipes.conftest import StartRecipe
 from recipes.visitor import Visitor, hidden
 
-FORMS = ("As a WSGI application", "As a handler with produce()", "As a handler with produce_cgilike()")
+AS_A_PROGRAM = "As a CGI program"
+FORMS = ("As a WSGI application", "As a handler with produce()", "As a handler with produce_cgilike()", AS_A_PROGRAM)
 WORDS = "Straße, naïve, Ελλάδα, 日本語, 🐍"
 
 
@@ -28,7 +29,10 @@ def test_trac_is_what_it_is_elsewhere(recipe: StartRecipe, form: str) -> None:
         visitor = Visitor(url)
         write_a_wiki_page(visitor, web)
         ticket = open_a_ticket(visitor, web)
-        attach_a_file(visitor, ticket)
+        # Upstream's fault, pinned below: as a CGI program Trac finds no path that is not ASCII.
+        attach_a_file(visitor, ticket, "Overview.bin" if form == AS_A_PROGRAM else "Übersicht.bin")
+        if form == AS_A_PROGRAM:
+            assert (found := visitor.get("/wiki/Stra%C3%9Fe")).status == 404 and "Invalid URL encoding" in found.text
         look_around(visitor, web)
     assert "Traceback" not in trac.log()
 
@@ -75,16 +79,16 @@ def open_a_ticket(visitor: Visitor, web: str) -> str:
     return path.removeprefix("/ticket/")
 
 
-def attach_a_file(visitor: Visitor, ticket: str) -> None:
+def attach_a_file(visitor: Visitor, ticket: str, name: str) -> None:
     content = os.urandom(200_000)
     form = visitor.get(f"/attachment/ticket/{ticket}/?action=new")
     token = hidden(form.text, "__FORM_TOKEN")
     fields = {
         "__FORM_TOKEN": token, "action": "new", "realm": "ticket", "id": ticket, "description": "Größe", "author": "Zoë"
     }  # fmt: skip
-    files = {"attachment": ("Übersicht.bin", "application/octet-stream", content)}
+    files = {"attachment": (name, "application/octet-stream", content)}
     visitor.post(f"/attachment/ticket/{ticket}/?action=new", fields, files)
-    path = f"/raw-attachment/ticket/{ticket}/{urllib.parse.quote('Übersicht.bin')}"
+    path = f"/raw-attachment/ticket/{ticket}/{urllib.parse.quote(name)}"
     raw = visitor.get(path)
     assert raw.status == 200 and raw.body == content
     assert raw.headers["Content-Length"] == "200000"
@@ -121,3 +125,20 @@ def test_trac_remembers_the_standard_input_of_its_import(recipe: StartRecipe) ->
     assert trac.environment
     done = subprocess.run([trac.environment / "bin/python", "-W", "ignore", "-c", program], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_trac_takes_a_decoded_path_for_one_that_is_not(recipe: StartRecipe) -> None:
+    """Why non-ASCII names are not found in a CGI environment: upstream decodes them a second time."""
+    trac = recipe("trac")
+    program = (
+        "from trac.web.api import HTTPNotFound, Request\n"
+        "try: Request({'PATH_INFO': '/Straße'}, None).path_info\n"
+        "except HTTPNotFound as error: print(error)\n"
+        "print(Request({'PATH_INFO': '/Straße'.encode().decode('latin-1')}, None).path_info)"
+    )
+    assert trac.environment
+    done = subprocess.run(
+        [trac.environment / "bin/python", "-X", "utf8", "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
+    refused, found = done.stdout.splitlines()
+    assert "Invalid URL encoding" in refused and found == "/Straße", done.stderr
