@@ -1,4 +1,4 @@
-"""Recipes: real applications, set up as a page of docs/how-to says, behind real web servers. `make test-apps` runs them.
+"""Recipes: real applications, set up as a page of docs/how-to says, behind real web servers (`make test-apps`).
 
 ::
 

@@ -1,7 +1,7 @@
 """A virtual environment for each application, made once: `.venv-apps/NAME`.
 
-It holds what `requirements/NAME.txt` pins, and this project as it lies here. Processes that run tests side by side share
-it, and so does the next run, until the file or pyproject.toml changes.
+It holds what `requirements/NAME.txt` pins, and this project as it lies here. Processes that run tests side by side
+share it, and so does the next run, until the file or pyproject.toml changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def environment(name: str) -> Path:
         if not ready.exists() or ready.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             _run(sys.executable, "-m", "venv", folder)
-            _run(folder / "bin/python", "-m", "pip", "install", "--quiet", "--requirement", file, "--editable", f"{ROOT}[http]")
+            install = [folder / "bin/python", "-m", "pip", "install", "--quiet"]
+            _run(*install, "--requirement", file, "--editable", f"{ROOT}[http]")
             ready.write_text(wanted)
     return folder
 

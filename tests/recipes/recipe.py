@@ -11,8 +11,8 @@ The page may show several forms of an application. A form is what stands below o
     recipe.run()                    # what stands before the first heading of the second level
     recipe.run("As a handler")      # that section; servers go on until recipe.stop()
 
-These words of a page are exchanged, so that pages can run side by side: the ports 4000, 4001, 8000, 63000 and the folders
-/srv/NAME, /run/NAME, /var/log/NAME, which then lie in `recipe.machine`.
+These words of a page are exchanged, so that pages can run side by side: the ports 4000, 4001, 8000, 63000 and the
+folders /srv/NAME, /run/NAME, /var/log/NAME, which then lie in `recipe.machine`.
 """
 
 from __future__ import annotations

@@ -123,7 +123,9 @@ def test_trac_remembers_the_standard_input_of_its_import(recipe: StartRecipe) ->
         "print(CGIGateway().environ['wsgi.input'] is sys.__stdin__)"
     )
     assert trac.environment
-    done = subprocess.run([trac.environment / "bin/python", "-W", "ignore", "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [trac.environment / "bin/python", "-W", "ignore", "-c", program], capture_output=True, text=True
+    )
     assert done.stdout == "True\n", done.stderr
 
 
