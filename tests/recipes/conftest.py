@@ -50,6 +50,7 @@ def recipe(tmp_path: Path) -> Iterator[StartRecipe]:
         try:
             yield start
             for one in started:
+                print(f"--- log of the servers of {one.name} ---\n{one.log()}")
                 one.stop()
         finally:
             for one in started:

@@ -33,7 +33,7 @@ def environment(name: str) -> Path:
         if not ready.exists() or ready.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             _run(sys.executable, "-m", "venv", folder)
-            install = [folder / "bin/python", "-m", "pip", "install", "--quiet"]
+            install: list[str | Path] = [folder / "bin/python", "-m", "pip", "install", "--quiet"]
             _run(*install, "--requirement", file, "--editable", f"{ROOT}[http]")
             ready.write_text(wanted)
     return folder

@@ -66,7 +66,7 @@ class Recipe(Page):
                 link.symlink_to(self.environment)
         return text
 
-    def run(self, heading: str = "") -> None:  # type: ignore[override]
+    def run(self, heading: str = "") -> None:
         """Run what stands below a heading, its subsections included; "": what stands before the first."""
         for kind, word, content, interrupt in BLOCK.findall(self.section(heading)):
             if interrupt:
