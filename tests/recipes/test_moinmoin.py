@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import subprocess
@@ -59,9 +60,10 @@ def test_a_page_is_edited_a_file_uploaded_and_both_have_a_history(recipe: StartR
 
 def python2() -> Path:
     """A Python 2.7: on PATH, or one of pyenv's, whose `python2.7` on PATH may lead nowhere."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    for python in (find_program("python2.7"), *sorted(pyenv.glob("versions/2.7.*/bin/python2.7"))):
-        if python and subprocess.run([python, "-c", "import sqlite3"], capture_output=True).returncode == 0:
+    pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    for python in (find_program("python2.7"), *glob.glob(f"{pyenv}/versions/2.7.*/bin/python2.7")):
+        # With pip: the page installs the wiki.
+        if python and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
             return Path(python)
     pytest.skip("there is no python2.7 here: MoinMoin 1.9 is left out")
 
