@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 from scgi.apps.backlog import Backlog
 from scgi.errors import MisuseError, RequestTimeout, TruncatedBody
 from scgi.net.handover import hand_over
-from scgi.net.stream import Buffer, Patience, PeerGone, send_all, send_file, send_file_now, send_now
+from scgi.net.stream import Buffer, Patience, PeerGone, linger_not, send_all, send_file, send_file_now, send_now
 from scgi.protocol.response import build_head, error_page
 from scgi.status.scoreboard import Slot, Stage
 
@@ -54,7 +54,8 @@ class Answer:
     """
 
     __slots__ = (
-        "_backlog", "_head", "_left", "_patience", "_slot", "_status", "begun", "bodiless", "fd", "head_request",
+        "_backlog", "_head", "_left", "_patience", "_resets", "_slot", "_status", "begun", "bodiless", "fd",
+        "head_request",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, fd: int, head_request: bool, patience: Patience) -> None:
@@ -68,6 +69,7 @@ class Answer:
         self._head = b""
         self._left: int | None = None  # bytes still owed to the declared Content-Length
         self._backlog: Backlog | None = None
+        self._resets = False  # the connection, should this process die
 
     @property
     def started(self) -> bool:
@@ -179,6 +181,9 @@ class Answer:
         if not self.begun:
             slot.note_sent()
             self.begun = True
+            if self._left is None and not self.bodiless and self._status:  # else its end would look like the answer's
+                self._resets = True
+                linger_not(self.fd, True)
         self._head = b""
         slot.board[slot.index] = _WRITING
         self._push(buffers)
@@ -236,6 +241,8 @@ class Answer:
 
     def _conclude(self, outcome: Outcome) -> Outcome:
         """Nothing more will be written: what the peer has not taken goes to the lobby, or is waited for."""
+        if self._resets and outcome is _WHOLE:
+            linger_not(self.fd, False)
         if self._backlog is None or self._flushed():
             return outcome
         lobby = self._slot.lobby

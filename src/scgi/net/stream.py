@@ -9,6 +9,7 @@ Imports `errors` only.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import ctypes
 import os
@@ -19,10 +20,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from scgi.errors import TruncatedRequest
 
 Buffer = bytes | bytearray | memoryview
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+_AS_USUAL: Final = struct.pack("ii", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +168,21 @@ def leave(fd: int, patience: Patience) -> int:
     return dropped
 
 
+def linger_not(fd: int, on: bool) -> None:
+    """Whether closing the connection resets it (TCP), whoever closes it: the system does for a process that dies."""
+    sock = _socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)  # any family will do; to ask for it costs more
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE if on else _AS_USUAL)
+    sock.detach()
+
+
 def reset(fd: int) -> None:
     """Close so that the peer can tell that the answer is not whole: TCP resets; a unix socket has no such way.
 
     At once, even if somebody has a duplicate of the connection: then a close alone ends nothing.
     """
     with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         if sock.family == socket.AF_UNIX:
             sock.shutdown(socket.SHUT_WR)
         elif sys.platform == "linux":  # AF_UNSPEC, which Python cannot say, dissolves a connection (connect(2))
