@@ -212,7 +212,7 @@ class Sessions:
         head = parse_head(data, self._plan.worker.limits, self._plan.worker.require_scgi)
         assert head is not None
         session = self._plan.session_of(head.variables)
-        child = self._homes.get(session) or self._home()
+        child = self._homes.get(session) or self._home(parcel)
         if child is None:
             self._busy(parcel, "No process can be started.")
             return
@@ -230,22 +230,22 @@ class Sessions:
         queue.append(parcel)
         self._feed(child)
 
-    def _home(self) -> _Child | None:
+    def _home(self, parcel: Parcel) -> _Child | None:
         """For a new session: a new child while there may be one, else the least loaded, longest unused."""
         free = set(range(self._plan.max_children)) - self._children.keys()
-        if free and (child := self._spawn(min(free))) is not None:
+        if free and (child := self._spawn(min(free), [parcel])) is not None:
             return child
         return min(self._children.values(), key=lambda one: (one.load(), one.used), default=None)
 
-    def _spawn(self, slot: int) -> _Child | None:
+    def _spawn(self, slot: int, held: list[Parcel]) -> _Child | None:
         ours, theirs = pair()
         bell = self._bell
         self._board.clear(slot)
-        parcels = [p for c in self._children.values() for q in c.queues.values() for p in q]
+        parcels = held + [p for c in self._children.values() for q in c.queues.values() for p in q]
         parcels += [child.current for child in self._children.values() if child.current]
         close = [ours.fileno(), *(child.ways.fileno() for child in self._children.values())]
         close += [fd for parcel in parcels for fd in (parcel.fd, parcel.file) if fd >= 0]
-        close += [fd for guest in self._guests for fd in (guest.fd,)]
+        close += [fd for guest in self._guests for fd in (guest.fd, guest.spool.file if isinstance(guest, Reading) else -1) if fd >= 0]
         close += [listener.sock.fileno() for listener in self._listeners]
         close += [self._selector.fileno(), bell.out, bell.lifeline_in]  # type: ignore[attr-defined]
 
@@ -318,7 +318,7 @@ class Sessions:
         self._let_go(child)
         if not child.queues:
             return
-        successor = self._spawn(child.slot) if child.proven else None
+        successor = self._spawn(child.slot, [p for queue in child.queues.values() for p in queue]) if child.proven else None
         if successor is None:
             for queue in child.queues.values():
                 for parcel in queue:
