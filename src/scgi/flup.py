@@ -28,6 +28,7 @@ class WSGIServer:
     """`WSGIServer(app, bindAddress=("localhost", 4000), …).run()`, of flup's scgi, scgi_fork and scgi_threaded.
 
     `multithreaded=True` asks for one process with threads, `maxThreads` of them at most.
+    Beside flup's arguments, `user` and `allow_root` say as whom root runs the application: it refuses to otherwise.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class WSGIServer:
         maxRequests: int = 0,
         **others: Any,
     ) -> None:
+        settings: dict[str, Any] = {name: others.pop(name) for name in ("user", "allow_root") if name in others}
         if unknown := sorted(others.keys() - _UNUSED):
             raise ConfigError(f"WSGIServer: {unknown[0]} is not an argument of flup's SCGI servers")
         self.application = application
         self.environ = dict(environ or {})
-        settings: dict[str, Any] = {"max_requests": maxRequests, "max_workers": 1 if multithreaded else maxChildren}
+        settings |= {"max_requests": maxRequests, "max_workers": 1 if multithreaded else maxChildren}
         if multithreaded:
             settings["threads"] = others.get("maxThreads", 10)
         if isinstance(bindAddress, str):

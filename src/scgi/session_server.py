@@ -6,6 +6,7 @@ A thin face over `supervisor.sessions`; nothing inside imports it.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from typing import Final
@@ -63,6 +64,8 @@ class SCGIServer(scgi_server.SCGIServer):
             WorkerPlan(make_adapter, require_scgi=False),
             self.session_id, self.max_children, self.MAX_QUEUE, self.CHILD_TIMEOUT,
         )  # fmt: skip
+        if os.geteuid() == 0:
+            logging.getLogger("scgi.server").warning("the application runs as root")
         for listener in listeners:
             logging.getLogger("scgi.server").info(
                 "serving sessions on %s with up to %d children", listener.address, self.max_children

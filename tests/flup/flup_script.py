@@ -1,3 +1,4 @@
+import os
 import sys
 
 from scgi.flup import WSGIServer
@@ -20,5 +21,6 @@ server = WSGIServer(
     minSpare=1,
     maxSpare=2,
     maxRequests=100,
+    allow_root=os.geteuid() == 0,
 )
 sys.exit(3 if server.run() is False else 4)

@@ -245,7 +245,12 @@ class Sessions:
         parcels += [child.current for child in self._children.values() if child.current]
         close = [ours.fileno(), *(child.ways.fileno() for child in self._children.values())]
         close += [fd for parcel in parcels for fd in (parcel.fd, parcel.file) if fd >= 0]
-        close += [fd for guest in self._guests for fd in (guest.fd, guest.spool.file if isinstance(guest, Reading) else -1) if fd >= 0]
+        close += [
+            fd
+            for guest in self._guests
+            for fd in (guest.fd, guest.spool.file if isinstance(guest, Reading) else -1)
+            if fd >= 0
+        ]
         close += [listener.sock.fileno() for listener in self._listeners]
         close += [self._selector.fileno(), bell.out, bell.lifeline_in]  # type: ignore[attr-defined]
 
@@ -318,7 +323,9 @@ class Sessions:
         self._let_go(child)
         if not child.queues:
             return
-        successor = self._spawn(child.slot, [p for queue in child.queues.values() for p in queue]) if child.proven else None
+        successor = (
+            self._spawn(child.slot, [p for queue in child.queues.values() for p in queue]) if child.proven else None
+        )
         if successor is None:
             for queue in child.queues.values():
                 for parcel in queue:
