@@ -2,6 +2,7 @@
 #
 #   make demo            the examples at http://127.0.0.1:8000 (HTTP=127.0.0.1:8123: elsewhere)
 #   make test            the tests (ARGS="tests/protocol -x": these)
+#   make test-apps       real applications, set up as the pages of docs/how-to say (ARGS="-k trac": these)
 #   make check           ruff, mypy, and the house's own rules
 #   make coverage        the tests, subprocesses counted; fails under 90 % of the lines
 #   make test-pythons    the tests on every Python from 3.11 on that is found here
@@ -20,7 +21,7 @@ ARGS ?=
 DIST ?= dist
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check coverage soak bench bench-page bench-guard test-pythons test-packages deb format clean FORCE
+.PHONY: help demo test test-apps check coverage soak bench bench-page bench-guard test-pythons test-packages deb format clean FORCE
 
 help:
 	@sed -n '/^#/!q; s/^#\( \|$$\)//p' Makefile
@@ -38,6 +39,11 @@ ifdef COVERAGE
 else
 	scripts/run-tests $(BIN)/python $(ARGS)
 endif
+
+# Each application has an environment of its own, .venv-apps/NAME, made when its first test needs it.
+test-apps: $(VENV)/.ready-http,reload,test $(VENV)/.test-packages
+	@scripts/system-packages apps
+	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal tests/recipes $(ARGS)
 
 coverage:
 	@$(MAKE) test COVERAGE=yes
@@ -83,7 +89,7 @@ test-packages:
 	@scripts/system-packages tests $(BIN)/python
 
 clean:
-	rm -rf .venv .venv-bench .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .venv-bench .venv-apps .venv-3.* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 $(VENV)/.ready-%: pyproject.toml $(if $(PYTHON),FORCE)
 	@scripts/make-venv $(VENV) "$(PYTHON)" $*

@@ -39,6 +39,8 @@
 #define SCGI_DEFAULT_TIMEOUT apr_time_from_sec(60)
 #define SCGI_DEFAULT_CONNECT_TIMEOUT apr_time_from_sec(5)
 #define SCGI_REST apr_time_from_sec(2) /* a server that failed is asked last for so long */
+#define SCGI_PAUSE 50                  /* milliseconds until servers that have just gone are asked again */
+#define SCGI_ROUNDS 40                 /* and so often: 2 s */
 #define SCGI_BLOCK 65000               /* of an answer or a body: a bucket of it is 64 KiB to the allocator */
 #define SCGI_REDIRECTS 5               /* local redirects that one request may lead to */
 
@@ -57,7 +59,9 @@ typedef struct {
     const char *name;         /* as it was written, for messages */
     scgi_endpoint *endpoints; /* a host name may stand for several; they are tried in turn */
     int count;
-    apr_int64_t rests_until; /* of this child process; read and written atomically */
+    /* Of this child process; read and written atomically: */
+    apr_int64_t rests_until;
+    apr_int64_t gone_since; /* 0: there, as far as we know */
 } scgi_address;
 
 typedef struct {
@@ -120,13 +124,17 @@ typedef struct {
     scgi_upstream *upstream;
     unsigned int first;
     int tried;
+    apr_uint64_t asked; /* a bit for each: Apache hands a directive at most 64 words */
+    int rounds; /* that all of them failed */
     apr_time_t now;
 } scgi_round;
 
 void scgi_round_begin(scgi_round *round, scgi_upstream *upstream);
 scgi_address *scgi_round_next(scgi_round *round);
-int scgi_round_has_more(const scgi_round *round);
-void scgi_address_failed(scgi_address *address);
+/* All failed: whether to ask them once more after a pause, since one of several may be just starting again. */
+int scgi_round_again(scgi_round *round);
+/* `gone`: nobody listens, or whoever did has died; not: too slow to accept. */
+void scgi_address_failed(scgi_address *address, int gone);
 void scgi_address_answered(scgi_address *address);
 
 /* Connect, and send what can be sent at once. The descriptor (it does not block), or -1 with the reason in `*failure`:
@@ -149,6 +157,10 @@ typedef struct {
 apr_size_t scgi_head_end(const char *data, apr_size_t size, apr_size_t seen);
 /* Read it into status and headers of the request. NULL, or what is wrong with it. `data` is changed. */
 const char *scgi_head_read(request_rec *r, char *data, apr_size_t size, scgi_head *head);
+/* The answer ends here, before its end: make the client see that. */
+void scgi_cut(request_rec *r, apr_bucket_brigade *out);
+/* Answer with what is at this path of our own site, as RFC 3875 has it for a local redirect. */
+void scgi_redirect(request_rec *r, const char *path);
 
 /* Send the file instead of a body: OK, or a status. */
 int scgi_sendfile(request_rec *r, const char *root, const char *path);

@@ -20,7 +20,8 @@ APLOG_USE_MODULE(scgi);
 
 typedef struct {
     request_rec *r;
-    const scgi_job *job;
+    scgi_job *job;
+    scgi_round round;
     scgi_address *address;
     int fd;
 
@@ -39,7 +40,7 @@ typedef struct {
     int passed;         /* something of it has gone on */
     apr_bucket_brigade *out;
 
-    int may_repeat, has_others;
+    int repeats; /* to other servers, that may still be */
     apr_time_t until; /* something has to have happened */
 } exchange;
 
@@ -50,30 +51,13 @@ static void not_later_than(exchange *x, apr_interval_time_t timeout)
     x->until = apr_time_now() + timeout;
 }
 
-/* The server's fault: a status, or where some of the answer has gone on, a cut. Filters know by an error bucket that no
- * last chunk may follow. Where neither a length nor chunks show it, only a reset is left. */
+/* The server's fault: a status, or where some of the answer has gone on, a cut. */
 static int fail(exchange *x, int status, const char *message)
 {
-    request_rec *r = x->r;
-    conn_rec *c = r->connection;
-
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "%s (server %s)", message, x->address->name);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, x->r, "%s (server %s)", message, x->address->name);
     if (!x->passed)
         return status;
-    c->keepalive = AP_CONN_CLOSE;
-    apr_brigade_cleanup(x->out);
-    APR_BRIGADE_INSERT_TAIL(x->out, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool, c->bucket_alloc));
-    APR_BRIGADE_INSERT_TAIL(x->out, apr_bucket_flush_create(c->bucket_alloc));
-    APR_BRIGADE_INSERT_TAIL(x->out, apr_bucket_eos_create(c->bucket_alloc));
-    ap_pass_brigade(r->output_filters, x->out);
-    if (!c->master && !r->chunked && !apr_table_get(r->headers_out, "Content-Length")) {
-        struct linger now = {1, 0};
-        apr_os_sock_t client;
-
-        if (apr_os_sock_get(&client, ap_get_conn_socket(c)) == APR_SUCCESS)
-            setsockopt(client, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-        c->aborted = 1;
-    }
+    scgi_cut(x->r, x->out);
     return OK;
 }
 
@@ -188,27 +172,17 @@ static void keep(exchange *x, apr_size_t from, apr_size_t size)
 
 static int redirect(exchange *x)
 {
-    request_rec *r = x->r, *before;
-    char *target = apr_pstrdup(r->pool, x->answer.redirect);
+    request_rec *before;
     int count = 1;
 
-    for (before = r->prev; before; before = before->prev)
+    for (before = x->r->prev; before; before = before->prev)
         if (scgi_job_of(before) && scgi_job_of(before)->redirected)
             count++;
     if (count > SCGI_REDIRECTS)
         return fail(x, HTTP_BAD_GATEWAY, "SCGI18: local redirects lead to further ones without end: an answer with a "
                     "Location that is a path, and no Status, is asked for anew; a Status of 302 leaves it to the client");
-    ap_discard_request_body(r);
-    ((scgi_job *)x->job)->redirected = 1;
-    r->status = HTTP_OK;
-    if (!r->header_only) {
-        r->method = "GET";
-        r->method_number = M_GET;
-    }
-    apr_table_unset(r->headers_in, "Content-Length");
-    apr_table_unset(r->headers_in, "Content-Type");
-    apr_table_unset(r->headers_in, "Transfer-Encoding");
-    ap_internal_redirect_handler(target, r);
+    x->job->redirected = 1;
+    scgi_redirect(x->r, x->answer.redirect);
     return OK;
 }
 
@@ -244,7 +218,9 @@ static int begin_answer(exchange *x, apr_size_t head_size)
 static int end_answer(exchange *x, int reset)
 {
     if (!x->filled) {
-        if (x->may_repeat && x->has_others && scgi_body_rewind(&x->body)) {
+        if (x->repeats && scgi_body_rewind(&x->body)) {
+            x->repeats--;
+            scgi_address_failed(x->address, 1);
             ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, x->r, "SCGI11: the server %s ended the connection without an "
                           "answer; the next one is asked, since this request may be repeated", x->address->name);
             return AGAIN;
@@ -383,8 +359,10 @@ static int open_server(exchange *x)
         return status;
     x->fd = scgi_connect(x->address, x->job->connect_timeout, pieces, count, &sent, &failure);
     if (x->fd < 0) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, failure, x->r, "SCGI10: cannot connect to the server %s: look whether it "
-                      "runs, listens there, has room in its queue, and lets Apache's user in", x->address->name);
+        if (!x->round.rounds)
+            ap_log_rerror(APLOG_MARK, APLOG_ERR, failure, x->r, "SCGI10: cannot connect to the server %s: look whether "
+                          "it runs, listens there, has room in its queue, and lets Apache's user in", x->address->name);
+        scgi_address_failed(x->address, failure == ECONNREFUSED || failure == ENOENT || failure == ECONNRESET);
         return AGAIN;
     }
     account(x, sent);
@@ -397,32 +375,42 @@ static int is_repeatable(const request_rec *r)
            || r->method_number == M_OPTIONS || r->method_number == M_TRACE;
 }
 
+/* The next server to ask; NULL: there is none, or nobody left who wants the answer. */
+static scgi_address *next_server(exchange *x)
+{
+    scgi_address *next;
+
+    while (!(next = scgi_round_next(&x->round)) && scgi_round_again(&x->round)) {
+        struct pollfd client = {client_socket(x->r), 0, 0};
+        if (poll(&client, 1, SCGI_PAUSE) > 0)
+            break;
+    }
+    return next;
+}
+
 int scgi_exchange(request_rec *r, scgi_job *job)
 {
     exchange x;
-    scgi_round round;
     int status;
 
     memset(&x, 0, sizeof(x));
     x.r = r;
     x.job = job;
     x.fd = -1;
-    x.may_repeat = is_repeatable(r);
+    if (job->upstream->count > 1 && is_repeatable(r))
+        x.repeats = 2 * job->upstream->count - 1;
     if ((status = scgi_body_open(&x.body, r)) != OK)
         return status;
     if (!(x.head = scgi_request_head(r, job, x.body.length, &x.head_size)))
         return HTTP_INTERNAL_SERVER_ERROR;
     x.out = apr_brigade_create(r->pool, r->connection->bucket_alloc);
 
-    scgi_round_begin(&round, job->upstream);
+    scgi_round_begin(&x.round, job->upstream);
     status = AGAIN;
-    while (status == AGAIN && (x.address = scgi_round_next(&round))) {
-        x.has_others = scgi_round_has_more(&round);
+    while (status == AGAIN && (x.address = next_server(&x))) {
         status = open_server(&x);
         if (status == OK)
             status = converse(&x);
-        if (status == AGAIN)
-            scgi_address_failed(x.address);
         if (x.fd >= 0)
             close(x.fd);
         x.fd = -1;

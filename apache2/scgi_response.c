@@ -1,4 +1,4 @@
-/* The head of an answer: where it ends, and what it says (RFC 3875, 6).
+/* The head of an answer: where it ends, and what it says (RFC 3875, 6); and answers that are none of the server's.
  *
  * It is judged as a whole before anything of it goes on. What could be read in two ways is refused: control characters,
  * lines that go on in the next, a length that is not one, lengths that differ.
@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 
+#include "apr_portable.h"
 #include "mod_scgi.h"
 
 APLOG_USE_MODULE(scgi);
@@ -182,4 +183,44 @@ const char *scgi_head_read(request_rec *r, char *data, apr_size_t size, scgi_hea
             r->status = HTTP_MOVED_TEMPORARILY;
     }
     return NULL;
+}
+
+/* -- answers that end otherwise ------------------------------------------------------------------------------------ */
+
+/* Filters know by an error bucket that no last chunk may follow. Where neither a length nor chunks show it, only a reset
+ * is left. */
+void scgi_cut(request_rec *r, apr_bucket_brigade *out)
+{
+    conn_rec *c = r->connection;
+
+    c->keepalive = AP_CONN_CLOSE;
+    apr_brigade_cleanup(out);
+    APR_BRIGADE_INSERT_TAIL(out, ap_bucket_error_create(HTTP_BAD_GATEWAY, NULL, r->pool, c->bucket_alloc));
+    APR_BRIGADE_INSERT_TAIL(out, apr_bucket_flush_create(c->bucket_alloc));
+    APR_BRIGADE_INSERT_TAIL(out, apr_bucket_eos_create(c->bucket_alloc));
+    ap_pass_brigade(r->output_filters, out);
+    if (!c->master && !r->chunked && !apr_table_get(r->headers_out, "Content-Length")) {
+        struct linger now = {1, 0};
+        apr_os_sock_t client;
+
+        if (apr_os_sock_get(&client, ap_get_conn_socket(c)) == APR_SUCCESS)
+            setsockopt(client, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        c->aborted = 1;
+    }
+}
+
+void scgi_redirect(request_rec *r, const char *path)
+{
+    char *target = apr_pstrdup(r->pool, path);
+
+    ap_discard_request_body(r);
+    r->status = HTTP_OK;
+    if (!r->header_only) {
+        r->method = "GET";
+        r->method_number = M_GET;
+    }
+    apr_table_unset(r->headers_in, "Content-Length");
+    apr_table_unset(r->headers_in, "Content-Type");
+    apr_table_unset(r->headers_in, "Transfer-Encoding");
+    ap_internal_redirect_handler(target, r);
 }

@@ -3,6 +3,9 @@
  * The servers of a mount take turns. One that failed rests: for two seconds it is asked only if all others fail too, so
  * nobody is ever refused because of a rest. Turns and rests are counted in each child process by itself; shared memory
  * would save each child one refused connection, which costs some microseconds, and no request.
+ *
+ * Where several servers are there so that one of them always is, and yet none is, the last of them has most likely died
+ * while another was still starting. For the first two seconds that is waited out; then it is an outage, and told at once.
  */
 
 #include <errno.h>
@@ -18,6 +21,8 @@ void scgi_round_begin(scgi_round *round, scgi_upstream *upstream)
 {
     round->upstream = upstream;
     round->tried = 0;
+    round->asked = 0;
+    round->rounds = 0;
     round->first = 0;
     round->now = 0;
     if (upstream->count > 1) {
@@ -31,7 +36,7 @@ static int rests(const scgi_address *address, apr_time_t now)
     return __atomic_load_n(&address->rests_until, __ATOMIC_RELAXED) > now;
 }
 
-/* Twice round: first those that do not rest, then the others. */
+/* Twice round: first those that do not rest, then the others; each once. */
 scgi_address *scgi_round_next(scgi_round *round)
 {
     int count = round->upstream->count;
@@ -40,30 +45,48 @@ scgi_address *scgi_round_next(scgi_round *round)
         return round->tried++ ? NULL : round->upstream->addresses;
     while (round->tried < 2 * count) {
         int turn = round->tried++;
-        scgi_address *address = &round->upstream->addresses[(round->first + (unsigned int)turn) % (unsigned int)count];
-        if (rests(address, round->now) == (turn >= count))
+        unsigned int n = (round->first + (unsigned int)turn) % (unsigned int)count;
+        scgi_address *address = &round->upstream->addresses[n];
+        if (!(round->asked >> n & 1) && (turn >= count || !rests(address, round->now))) {
+            round->asked |= (apr_uint64_t)1 << n;
             return address;
+        }
     }
     return NULL;
 }
 
-int scgi_round_has_more(const scgi_round *round)
+int scgi_round_again(scgi_round *round)
 {
-    scgi_round ahead = *round;
+    int n;
 
-    return scgi_round_next(&ahead) != NULL;
+    if (round->upstream->count == 1 || round->rounds++ == SCGI_ROUNDS)
+        return 0;
+    round->tried = 0;
+    round->asked = 0;
+    round->now = apr_time_now();
+    for (n = 0; n < round->upstream->count; n++) {
+        apr_time_t since = __atomic_load_n(&round->upstream->addresses[n].gone_since, __ATOMIC_RELAXED);
+        if (since && round->now - since < SCGI_REST)
+            return 1;
+    }
+    return 0;
 }
 
-/* A clock that jumps back must not keep anybody resting: nobody rests longer than SCGI_REST from now. */
-void scgi_address_failed(scgi_address *address)
+void scgi_address_failed(scgi_address *address, int gone)
 {
-    __atomic_store_n(&address->rests_until, apr_time_now() + SCGI_REST, __ATOMIC_RELAXED);
+    apr_time_t now = apr_time_now();
+
+    __atomic_store_n(&address->rests_until, now + SCGI_REST, __ATOMIC_RELAXED);
+    if (gone && !__atomic_load_n(&address->gone_since, __ATOMIC_RELAXED))
+        __atomic_store_n(&address->gone_since, now, __ATOMIC_RELAXED);
 }
 
 void scgi_address_answered(scgi_address *address)
 {
-    if (__atomic_load_n(&address->rests_until, __ATOMIC_RELAXED))
+    if (__atomic_load_n(&address->rests_until, __ATOMIC_RELAXED)) {
         __atomic_store_n(&address->rests_until, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&address->gone_since, 0, __ATOMIC_RELAXED);
+    }
 }
 
 int scgi_send(int fd, struct iovec *pieces, int count, apr_size_t *sent)

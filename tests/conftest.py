@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 
 from support import Chromium, Front, Process, apache, free_port, lighttpd, nginx, short_folder, start
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if os.geteuid() == 0:  # in containers; tests/isolation is about what happens without it
     os.environ["SCGI_ALLOW_ROOT"] = "yes"
 

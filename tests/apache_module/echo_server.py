@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 
 
@@ -29,6 +30,8 @@ def talk(peer: socket.socket) -> None:
                 return
             left -= len(data)
         body = variables[b"PATH_INFO"]
+        if body.startswith(b"/slow/"):
+            time.sleep(0.7)
         # In one piece: who dies here has said nothing or all.
         peer.sendall(b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 

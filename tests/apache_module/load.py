@@ -14,10 +14,13 @@ from support.apache_module import Apache
 
 
 class Clients:
-    """`count` of them, as long as the context lasts. Each tenth request is a POST, which may not be repeated."""
+    """`count` of them, as long as the context lasts. Each tenth request is a POST, which may not be repeated.
 
-    def __init__(self, web: Apache, mount: str, count: int = 8) -> None:
-        self._web, self._mount = web, mount
+    `kind` is where a path begins: "/slow" asks for what takes the echo server a while.
+    """
+
+    def __init__(self, web: Apache, mount: str, count: int = 8, kind: str = "") -> None:
+        self._web, self._mount, self._kind = web, mount, kind
         self._numbers = itertools.count()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask_on) for _ in range(count)]
@@ -44,7 +47,7 @@ class Clients:
     def _ask_on(self) -> None:
         while not self._over.is_set():
             number = next(self._numbers)
-            path = f"/{number}"
+            path = f"{self._kind}/{number}"
             if number % 10 == 9:
                 self._note(number, path, request(self._mount + path, "POST", (), b"x" * 1000))
             else:

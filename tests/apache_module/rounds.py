@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,13 @@ from support.apache_module import Apache, serving
 
 SERVER = Path(__file__).with_name("echo_server.py")
 MEGA = 1 << 20
+MANY = """
+StartServers 5
+ServerLimit 10
+ThreadsPerChild 64
+MaxRequestWorkers 640
+MaxSpareThreads 640
+"""
 
 
 def start_server(folder: Path, address: str) -> Process:
@@ -22,12 +30,14 @@ def start_server(folder: Path, address: str) -> Process:
 
 
 @contextmanager
-def two_servers(folder: Path, tcp: bool, mpm: str = "event") -> Iterator[tuple[Apache, list[Process]]]:
+def two_servers(
+    folder: Path, tcp: bool, mpm: str = "event", limits: str = ""
+) -> Iterator[tuple[Apache, list[Process]]]:
     """An Apache with /app on both."""
     addresses = [f"127.0.0.1:{free_port()}" if tcp else f"unix:{folder}/{number}" for number in range(2)]
     servers = [start_server(folder, address) for address in addresses]
     try:
-        with serving(f"SCGIMount /app {servers[0].address} {servers[1].address}", mpm=mpm) as web:
+        with serving(f"SCGIMount /app {servers[0].address} {servers[1].address}", mpm=mpm, limits=limits) as web:
             yield web, servers
     finally:
         for server in servers:
@@ -74,3 +84,25 @@ def killing(web: Apache, servers: list[Process], folder: Path, rounds: int, clie
     assert not load.lost, (len(load.lost), load.lost[:5])
     wait_until(lambda: all(server.running() for server in servers))
     return f"{load.answered} answered, 0 lost, {rounds} kills; POSTs by status: {dict(load.posts)}"
+
+
+def crowded(web: Apache, servers: list[Process], folder: Path, slow: int, fast: int) -> str:
+    """So many slow requests at any moment, and so many fast ones in all, while each second one of the two servers is
+    killed, in turns, and started again at once."""
+    kills = 0
+    with Clients(web, "/app", slow, "/slow") as patient, Clients(web, "/app") as load:
+        patient.wait_for_more(1)
+        load.wait_for_more()
+        following = time.monotonic()
+        while load.answered + len(load.lost) < fast:
+            server = servers[kills % 2]
+            server.popen.send_signal(SIGKILL)
+            server.popen.wait(10)
+            servers[kills % 2] = start_server(folder, server.address)
+            kills += 1
+            following += 1
+            time.sleep(max(0.0, following - time.monotonic()))
+    lost = load.lost + patient.lost
+    assert not lost, (len(lost), lost[:5])
+    counts = f"{load.answered} fast and {patient.answered} slow ones answered, 0 lost, {kills} kills"
+    return f"{counts}; POSTs by status: {dict(load.posts)}, slow {dict(patient.posts)}"

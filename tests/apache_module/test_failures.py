@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from apache_module.asking import ask
+from apache_module.asking import ask, request
 from gateway.toys import Answer, Conversation, Upstream
-from support import free_port, short_folder
+from support import free_port, short_folder, wait_until
 from support.apache_module import Apache, serving
 
 
@@ -130,6 +131,37 @@ def test_both_refusing_is_a_503_and_each_is_named_in_the_log(pair: Pair) -> None
     pair.first = Upstream(pair.first.address)
     pair.second = Upstream(pair.second.address)
     assert ask(pair.web, "/app").status == 200  # though both rest: nobody is refused because of that
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_when_all_have_just_gone_a_request_waits_for_the_first_that_is_back(pair: Pair, method: str) -> None:
+    pair.first.close()
+    pair.second.close()
+    found: list[int] = []
+    asking = threading.Thread(target=lambda: found.append(ask(pair.web, "/app", method, (), b"12345").status))
+    asking.start()
+    wait_until(lambda: pair.web.codes().count("SCGI10") == 2)
+    pair.first = Upstream(pair.first.address)
+    pair.second = Upstream(pair.second.address)
+    asking.join()
+    assert found == [200]
+    assert pair.web.codes().count("SCGI10") == 2  # said once, however often they were asked
+
+
+def test_who_no_longer_wants_the_answer_is_not_waited_with(pair: Pair) -> None:
+    pair.first.close()
+    pair.second.close()
+    with socket.create_connection(("127.0.0.1", pair.web.port)) as peer:
+        peer.sendall(request("/app"))
+        wait_until(lambda: "SCGI10" in pair.web.codes())
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: "SCGI12" in pair.web.codes(), 1.5, "the end of the wait, which would else be two seconds")
+
+
+def test_a_request_that_every_server_dies_of_is_not_passed_on_for_ever(pair: Pair) -> None:
+    pair.behave(nothing, nothing)
+    assert ask(pair.web, "/app").status == 502
+    assert len(pair.asked) == 4
 
 
 def test_refused_the_next_is_asked_even_for_a_post_and_the_first_rests(pair: Pair) -> None:

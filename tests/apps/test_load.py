@@ -83,6 +83,7 @@ clock_object = Clock(0)
     "serves_itself.py": "import scgi\nscgi.serve('serves_itself.py', listen='127.0.0.1:0')\n",
     "serves_deeper.py": "import serves_class\n",
     "serves_when_made.py": "def make():\n    import serves_class\n",
+    "package.wsgi": "import package.web\napplication = package.web.application\n",
     "script": "",
     "package/__init__.py": "",
     "package/web.py": "from . import parts\napplication = parts.application\n",
@@ -136,6 +137,7 @@ def sentence(name: Any, interface: str = "auto") -> str:
         ("package.web", "wsgi", "application"),
         ("package.web:parts.application", "wsgi", "application"),
         ("shop.py", "wsgi", "application"),
+        ("package.wsgi", "wsgi", "application"),  # and does not stand for the package of that name
         ("./shop.py:other", "wsgi", "other"),
         ("shop.py:make()", "wsgi", "application"),
         ("only_handler.py", "handler", "One"),
@@ -195,7 +197,7 @@ def test_the_interface_may_be_given() -> None:
         ("script", "there is no module 'script'"),
         (
             "./script",
-            "expected MODULE:ATTRIBUTE or a path to a .py file, got './script'; a file's name must end in .py",
+            "expected MODULE:ATTRIBUTE or a path to a .py file, got './script'; a file's name must end in .py or .wsgi",
         ),
         ("package/web", "expected MODULE:ATTRIBUTE or a path to a .py file, got 'package/web'$"),
         ("my-app", "expected MODULE:ATTRIBUTE or a path to a .py file, got 'my-app'$"),

@@ -1,4 +1,3 @@
-import os
 import sys
 
 from scgi.flup import WSGIServer
@@ -21,6 +20,5 @@ server = WSGIServer(
     minSpare=1,
     maxSpare=2,
     maxRequests=100,
-    allow_root=os.geteuid() == 0,
 )
-sys.exit(3 if server.run() is False else 4)
+sys.exit(4 if server.run() else 3)

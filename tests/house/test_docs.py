@@ -34,6 +34,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These three begin with whole configurations of a web server and are run with the web servers' own tests.
 ELSEWHERE = {"nginx.md", "apache.md", "lighttpd.md"}
+# And these with the applications that they set up.
+ELSEWHERE |= {
+    file.stem.removeprefix("test_").replace("_", "-") + ".md" for file in (ROOT / "tests/recipes").glob("test_*.py")
+}
 PROGRAMS = {"curl", "busybox", "make"}  # that a machine may not have
 
 BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$|^(<!-- Ctrl-C -->)$", re.MULTILINE | re.DOTALL)

@@ -170,10 +170,11 @@ def test_the_http_front_is_restarted_when_it_is_killed_and_ends_with_the_server(
         with urllib.request.urlopen(f"http://{front}/pid", timeout=10) as page:
             return page.read()
 
+    wait_until(lambda: is_listening(front))
     assert get()
     first = front_process()
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: front_process() != first)
+    wait_until(lambda: front_process() != first and is_listening(front))
     assert get()
     assert "killed by SIGKILL" in server.log()
     assert server.stop() == 0

@@ -97,6 +97,12 @@ def failover(given: argparse.Namespace, tcp: bool) -> object:
         return rounds.killing(web, servers, folder, given.rounds)
 
 
+@scenario("500 slow and {fast} fast requests through mod_scgi while one of two servers is killed each second")
+def crowded(given: argparse.Namespace, tcp: bool) -> object:
+    with short_folder() as folder, rounds.two_servers(folder, tcp, limits=rounds.MANY) as (web, servers):
+        return rounds.crowded(web, servers, folder, 500, given.fast)
+
+
 @scenario("the master killed under load, {stops} times")
 def master_killed(given: argparse.Namespace, tcp: bool) -> object:
     with room(as_root=ROOT, unix=not tcp) as here:
@@ -113,6 +119,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long there is killing")
     parser.add_argument("--stops", type=int, default=10, help="how often there is an end under load")
     parser.add_argument("--rounds", type=int, default=100, help="how often Apache reloads, or a server behind it dies")
+    parser.add_argument("--fast", type=int, default=50_000, help="fast requests beside 500 slow ones")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the random instants")
     given = parser.parse_args()
     broken = []

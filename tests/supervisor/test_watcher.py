@@ -130,6 +130,13 @@ def test_changed_new_renamed_and_removed_files_are_told(watch: Callable[..., Wat
     wait_until(lambda: watcher.tells("hello.py"))
 
 
+def test_a_wsgi_file_is_code_too(watch: Callable[..., Watcher], folder: Path) -> None:
+    watcher = watch(folder)
+    settle(watcher, folder)
+    (folder / "site.wsgi").write_text("application = None")
+    wait_until(lambda: watcher.tells("site.wsgi"), 10, "site.wsgi to be told")
+
+
 def test_an_editor_that_replaces_the_file_has_changed_it(watch: Callable[..., Watcher], folder: Path) -> None:
     watcher = watch(folder)
     settle(watcher, folder)
@@ -261,6 +268,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("../other", "hello:app", (), ["other"]),
         ("", "../apps/hello.py", (), ["apps", "srv"]),
         ("", "../apps/hello.py:application", (), ["apps", "srv"]),
+        ("", "../apps/hello.wsgi", (), ["apps", "srv"]),
         ("../other", "deep/hello.py", (), ["other", "other/deep"]),
         ("", "hello", ("lib",), ["srv", "srv/lib"]),
         ("", "hello", ("../other/deep", "../other"), ["other", "other/deep", "srv"]),

@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -28,6 +29,7 @@ from scgi.apps.handler import SCGIHandler
 from scgi.errors import AppLoadError, ScgiError
 
 INTERFACES: Final = ("auto", "wsgi", "handler")
+_FILES: Final = (".py", ".wsgi")
 _USUAL_NAMES: Final = ("application", "app")
 _loading = ""  # the application whose code runs in `load_application`
 _ATTRIBUTE: Final = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?\Z")
@@ -45,14 +47,15 @@ class Application:
 def load_application(name: str, interface: str = "auto") -> Application:
     """Load what `name` names. Raises `AppLoadError`.
 
-    `name` is `module`, `module:attribute`, `module:factory()`, `path/to/file.py` or `path/to/file.py:attribute`;
+    `name` is `module`, `module:attribute`, `module:factory()`, `path/to/file.py` or `path/to/file.py:attribute`, where
+    `.wsgi` does as well, the name that such files have with mod_wsgi;
     without an attribute, `application`, `app` or the file's only `SCGIHandler` subclass is taken.
     """
     global _loading
     place, attribute = _parts(name)
     before, _loading = _loading, place
     try:
-        module = _import_file(place) if place.endswith(".py") else _import_module(place)
+        module = _import_file(place) if place.endswith(_FILES) else _import_module(place)
         target = _find(module, place, attribute)
     finally:
         _loading = before
@@ -103,7 +106,7 @@ def _import_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise AppLoadError(
             f"application: expected MODULE:ATTRIBUTE or a path to a .py file, got {name!r}"
-            + ("; a file's name must end in .py" if os.path.exists(name) else "")
+            + ("; a file's name must end in .py or .wsgi" if os.path.exists(name) else "")
         )
     try:
         return importlib.import_module(name)
@@ -136,10 +139,11 @@ def _import_file(place: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     name = stem
-    if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
+    # trac.wsgi imports the package trac, and must not be that itself.
+    if not path.endswith(".py") or not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
         name = f"scgi_application_{re.sub(r'[^0-9A-Za-z_]', '_', stem)}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it ends in .py
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, path))
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -21,15 +21,16 @@ def serve(**options: object) -> int:
     """Serve the application APP to a web server that speaks SCGI.
 
     APP is module:attribute, module:factory(), path/to/file.py or path/to/file.py:attribute; a WSGI
-    application or a subclass of SCGIHandler. Every option is also a variable (SCGI_MAX_WORKERS) and a key of
-    the settings file.
+    application or a subclass of SCGIHandler. With --cgi there is none: it runs CGI programs.
+    Every option is also a variable (SCGI_MAX_WORKERS) and a key of the settings file.
     """
     require_fork("serve")
     refuse_mixed_folder()
     settings = load(options, os.environ)
-    if not settings.app:
+    if not settings.app and not settings.cgi:
         raise click.UsageError(
-            "no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve file.py'",
+            "no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve file.py', "
+            "or programs: 'scgi serve --cgi cgi-bin'",
             click.get_current_context(),
         )
     from scgi.config.build import run_server

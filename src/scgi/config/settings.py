@@ -57,6 +57,10 @@ class Settings:
         help="The application: module:attribute, module:factory(), path/to/file.py or "
         "path/to/file.py:attribute.",
     )
+    cgi: str = setting(
+        "", section="Application", parse=parse.path, metavar="PATH", default_text="off",
+        help="Instead of an application, run CGI programs: this one, or those in this folder.",
+    )
     interface: str = setting(
         "auto", section="Application", parse=parse.choice("auto", "wsgi", "handler"), metavar="KIND",
         help="How the application is called: auto (recognise it), wsgi (a WSGI callable) or handler "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from scgi.net.listen import Listener
 from scgi.status.scoreboard import Scoreboard, Stage
 from scgi.supervisor.child import Child, fork, written
-from scgi.supervisor.crew import Crew
+from scgi.supervisor.crew import Crew, Loss
 from scgi.supervisor.recycle import Ration
 from scgi.supervisor.title import set_title
 from scgi.workers.blocking import Surroundings, Worker, WorkerPlan
@@ -43,6 +43,11 @@ class Roster(Crew):
         super().__init__(board, plan.threads)
         self.plan = plan
         self.listeners = listeners
+
+    def mourn(self, loss: Loss, by_us: bool, now: float) -> None:
+        super().mourn(loss, by_us, now)
+        if loss.status and self.plan.bury is not None:
+            self.plan.bury(loss.child.pid)
 
     def spawn(self, wiring: Wiring, now: float, replaces: Child | None = None) -> Child | None:
         """Fork a worker; None if every slot is taken. OSError if fork fails."""

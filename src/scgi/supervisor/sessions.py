@@ -24,7 +24,7 @@ from scgi.net.handover import Errand, Parcel, hand_over, pair
 from scgi.net.listen import Listener
 from scgi.protocol.request import parse_head
 from scgi.protocol.response import build_head, error_page
-from scgi.status.scoreboard import Scoreboard
+from scgi.status.scoreboard import BUSY, Scoreboard
 from scgi.supervisor.bell import Bell
 from scgi.supervisor.child import describe_end, fork
 from scgi.workers.blocking import WorkerPlan
@@ -56,6 +56,8 @@ class _Child:
     proven: bool = False
     stale: bool = False
     current: Parcel | None = None
+    session: str = ""  # whose that is
+    serial: int = 0  # of the request before it
     used: float = 0.0
     queues: OrderedDict[str, deque[Parcel]] = field(default_factory=OrderedDict)
 
@@ -185,6 +187,11 @@ class Sessions:
         os.set_blocking(fd, False)
         self._welcome(Sending(Parcel(fd, Errand.ANSWER, page), time.monotonic()), selectors.EVENT_WRITE)
 
+    def _give_up(self, parcel: Parcel, status: int, sentence: str) -> None:
+        if parcel.file >= 0:
+            os.close(parcel.file)
+        self._say(parcel.fd, error_page(status, sentence))
+
     def _busy(self, parcel: Parcel, sentence: str) -> None:
         if parcel.file >= 0:
             os.close(parcel.file)
@@ -252,7 +259,7 @@ class Sessions:
             if fd >= 0
         ]
         close += [listener.sock.fileno() for listener in self._listeners]
-        close += [self._selector.fileno(), bell.out, bell.lifeline_in]  # type: ignore[attr-defined]
+        close += [self._selector.fileno(), bell.out, bell.lifeline_in]
 
         def run() -> int:
             return DeliveredWorker(
@@ -285,7 +292,7 @@ class Sessions:
         child.free = child.proven = True
         child.used = time.monotonic()
         if child.current is not None:
-            os.close(child.current.fd)
+            child.current.close()
             child.current = None
         self._feed(child)
 
@@ -301,13 +308,11 @@ class Sessions:
         parcel = queue.popleft()
         if queue:
             child.queues[session] = queue  # behind the others
-        if not hand_over(child.ways, parcel):
-            self._say(parcel.fd, error_page(502, "The request could not be handed over."))
+        child.serial = self._board.report(child.slot).serial
+        if hand_over(child.ways, parcel):
+            child.current, child.session, child.free = parcel, session, False
         else:
-            child.current, child.free = parcel, False
-        if parcel.file >= 0:
-            os.close(parcel.file)
-            parcel.file = -1
+            self._give_up(parcel, 502, "The request could not be handed over.")
 
     def _let_go(self, child: _Child) -> None:
         """It ends after what it does; its sessions have no home any more."""
@@ -335,16 +340,20 @@ class Sessions:
         self._homes.update(dict.fromkeys(homes, successor))
 
     def _bury(self, child: _Child) -> None:
+        """It has closed its end: it has died, or is of no use any more. What it had not begun, its successor gets."""
+        os.kill(child.pid, signal.SIGKILL)  # does nothing to one that is ending
         _, status = os.waitpid(child.pid, 0)
         report = self._board.report(child.slot)
         if status or not child.proven:
             log.error("child %d %s", child.pid, describe_end(status))
-        if child.current is not None:
-            if status and not report.begun:
-                self._say(child.current.fd, error_page(502, "The process that worked on it has died."))
+        current, child.current = child.current, None
+        if current is not None:
+            if report.serial == child.serial and child.proven:
+                child.queues.setdefault(child.session, deque()).appendleft(current)
+                child.queues.move_to_end(child.session, last=False)
+            elif report.stage in BUSY and not report.begun:
+                self._give_up(current, 502, "The process that worked on it has died.")
             else:
-                os.close(child.current.fd)
-            child.current = None
+                current.close()
         self._replace(child)
-        with contextlib.suppress(ValueError):
-            self._leaving.remove(child.pid)
+        self._leaving.remove(child.pid)

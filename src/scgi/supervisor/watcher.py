@@ -22,6 +22,7 @@ from scgi.errors import ConfigError, ExitCode, MissingExtra, ScgiError
 
 log = logging.getLogger("scgi.watcher")
 
+_CODE: Final = (".py", ".wsgi")
 _ASIDE: Final = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
 _SETTLED: Final = 50  # milliseconds without a further change after which those so far are told, all at once
 _MOST: Final = 10_000  # folders: more are a mistake, such as the root of the file system
@@ -38,8 +39,8 @@ def folders_to_watch(chdir: str, app: str, pythonpath: Sequence[str]) -> list[Pa
     """The folders that `app` is imported from, each once; one inside another may be hidden there."""
     base = Path(os.path.abspath(chdir or "."))
     wanted = [base, *(base / folder for folder in pythonpath)]
-    place = app if app.endswith(".py") else app.rpartition(":")[0]
-    if place.endswith(".py"):
+    place = app if app.endswith(_CODE) else app.rpartition(":")[0]
+    if place.endswith(_CODE):
         wanted.append((base / place).parent)
     return sorted({Path(os.path.realpath(folder)) for folder in wanted if folder.is_dir()})
 
@@ -133,7 +134,7 @@ def _matters(path: str) -> bool:
 
 
 def _is_code(name: str) -> bool:
-    return name.endswith(".py") and not _is_aside(name)
+    return name.endswith(_CODE) and not _is_aside(name)
 
 
 def _is_aside(name: str) -> bool:

@@ -76,6 +76,7 @@ class WorkerPlan:
     patience: Patience = field(default_factory=Patience)
     allow: AllowList | None = None  # who may connect over TCP; None is anybody
     access: Callable[[Slot, float], None] | None = None  # called after each request with its duration (seconds)
+    bury: Callable[[int], None] | None = None  # called by the pool with the pid of a worker that did not end well
 
 
 @dataclass(frozen=True, slots=True)

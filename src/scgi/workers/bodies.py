@@ -42,6 +42,20 @@ class SpooledBody(io.RawIOBase):
             raise TruncatedBody(expected=self._length, received=self._received)
         return count
 
+    def as_file(self) -> int:
+        """A descriptor for a program to read the body from: it stands at its beginning, and ends with it.
+
+        Raises `TruncatedBody`.
+        """
+        file, start = self._file.fileno(), self._file.tell()
+        there = os.fstat(file).st_size - start
+        if there < self._length:
+            raise TruncatedBody(expected=self._length, received=there)
+        if there > self._length:
+            os.ftruncate(file, start + self._length)
+        os.lseek(file, start, os.SEEK_SET)
+        return file
+
     def let_go(self) -> int:
         """Of the file: what is left of the body is not read any more. An application that keeps it reads its end."""
         self._file.close()
@@ -92,6 +106,15 @@ class StreamedBody(io.RawIOBase):
                     slot.note_step()
         self._received += count
         return count
+
+    def as_file(self) -> int:
+        """There is none: the body still comes."""
+        return -1
+
+    def take_begun(self) -> memoryview:
+        """What has come already, for who reads the rest with `read1` when there is more."""
+        begun, self._begun = self._begun, memoryview(b"")
+        return begun
 
     def _read(self, view: memoryview) -> int:
         """At least one byte; 0 if it was let go."""

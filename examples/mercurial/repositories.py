@@ -1,0 +1,4 @@
+# repositories.py
+from mercurial.hgweb import hgweb
+
+application = hgweb(b"hgweb.conf")

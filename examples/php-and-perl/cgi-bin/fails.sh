@@ -1,0 +1,4 @@
+#!/bin/sh
+# cgi-bin/fails.sh
+echo "no shop today: Ärger" >&2
+exit 3
