@@ -21,7 +21,7 @@ The map of the house; imports go downwards only, floor by floor (``tests/house``
 and the front door, faces whose names the reference API fixed; nothing inside imports them::
 
     scgi_server.py  SCGIServer, SCGIHandler; also runs as a script
-    util.py  passfd.py  systemd_socket.py
+    session_server.py  flup.py  util.py  passfd.py  systemd_socket.py
 
 Importing ``scgi`` imports none of it: ``scgi.serve`` is looked up when it is first asked for.
 """

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
     "__init__": {"config", "version"},
 }
-FRONT_DOOR = {"scgi_server", "util", "passfd", "systemd_socket", "session_server"}
+FRONT_DOOR = {"scgi_server", "util", "passfd", "systemd_socket", "session_server", "flup"}
 BELOW_THE_DOOR = {"config", "supervisor", "workers", *SERVING}
 
 # Third-party modules, each with the only places that may import it. All but click and setproctitle are extras.
