@@ -104,7 +104,7 @@ def apache(plan: Plan, modules: tuple[str, ...], config: str) -> Server:
         if not (MODULES / f"mod_{name}.so").exists():
             raise Missing(f"Apache is left out: it is not installed, or has no mod_{name}.")
     folder = plan.folder / "apache"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # of another scenario
     command = [program("apache2", "httpd"), "-DFOREGROUND", "-f", str(folder / "apache.conf")]
     if os.geteuid() == 0:
         # Apache does not serve as root. As www-data with root's group it may use what root's group may.

@@ -192,7 +192,10 @@ def test_an_answer_that_had_begun_gets_no_second_head(each_kind: Room) -> None:
         first = peer.recv(65536)
         pass_the_moment(server)
         os.kill(running(server)[0], signal.SIGKILL)
-        raw = first + end_of(peer)
+        try:
+            raw = first + end_of(peer)
+        except ConnectionResetError:  # it is not to be taken for whole
+            raw = first
     assert raw.endswith(b"\r\n\r\nbegun\n") and raw.count(b"Status:") == 1
     assert "in the place of" not in server.log()
 
