@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
@@ -311,8 +312,15 @@ class Sessions:
         child.serial = self._board.report(child.slot).serial
         if hand_over(child.ways, parcel):
             child.current, child.session, child.free = parcel, session, False
+        elif _has_hung_up(child.ways):  # that comes to our ears in a moment; its successor gets the request
+            child.free = False
+            self._put_back(child, session, parcel)
         else:
             self._give_up(parcel, 502, "The request could not be handed over.")
+
+    def _put_back(self, child: _Child, session: str, parcel: Parcel) -> None:
+        child.queues.setdefault(session, deque()).appendleft(parcel)
+        child.queues.move_to_end(session, last=False)
 
     def _let_go(self, child: _Child) -> None:
         """It ends after what it does; its sessions have no home any more."""
@@ -349,11 +357,16 @@ class Sessions:
         current, child.current = child.current, None
         if current is not None:
             if report.serial == child.serial and child.proven:
-                child.queues.setdefault(child.session, deque()).appendleft(current)
-                child.queues.move_to_end(child.session, last=False)
+                self._put_back(child, child.session, current)
             elif report.stage in BUSY and not report.begun:
                 self._give_up(current, 502, "The process that worked on it has died.")
             else:
                 current.close()
         self._replace(child)
         self._leaving.remove(child.pid)
+
+
+def _has_hung_up(ways: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(ways, 0)
+    return bool(poller.poll(0))
