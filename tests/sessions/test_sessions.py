@@ -120,7 +120,7 @@ def test_a_child_that_dies_is_a_502_and_who_waited_for_it_is_answered(serve: Sta
     answers = [one.answer() for one in begun]
     assert [answer.status for answer in answers] == [200, 502, 200, 200]
     assert pid_of(answers[0]) != pid_of(answers[2])
-    assert pid_of(answers[3]) in (pid_of(answers[0]), pid_of(answers[2]))  # the other session had its turn before, or after
+    assert pid_of(answers[3]) in (pid_of(answers[0]), pid_of(answers[2]))  # whose turn was before, or after
 
 
 def test_a_child_that_has_closed_everything_does_not_stop_the_dispatcher(serve: Start) -> None:
