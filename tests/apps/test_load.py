@@ -84,6 +84,8 @@ clock_object = Clock(0)
     "serves_deeper.py": "import serves_class\n",
     "serves_when_made.py": "def make():\n    import serves_class\n",
     "package.wsgi": "import package.web\napplication = package.web.application\n",
+    "project/__init__.py": "",
+    "project/wsgi.py": "from package.web import application\n",
     "script": "",
     "package/__init__.py": "",
     "package/web.py": "from . import parts\napplication = parts.application\n",
@@ -138,6 +140,7 @@ def sentence(name: Any, interface: str = "auto") -> str:
         ("package.web:parts.application", "wsgi", "application"),
         ("shop.py", "wsgi", "application"),
         ("package.wsgi", "wsgi", "application"),  # and does not stand for the package of that name
+        ("project.wsgi", "wsgi", "application"),  # a module, as there is no such file
         ("./shop.py:other", "wsgi", "other"),
         ("shop.py:make()", "wsgi", "application"),
         ("only_handler.py", "handler", "One"),

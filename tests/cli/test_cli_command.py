@@ -88,7 +88,8 @@ def test_serve_without_an_application_says_how_to_name_one() -> None:
     status, lines = told("serve")
     assert status == ExitCode.USAGE
     assert lines[0] == (
-        "scgi: no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve file.py'"
+        "scgi: no application to serve: name one, as in 'scgi serve module:attribute' or 'scgi serve file.py', "
+        "or programs: 'scgi serve --cgi cgi-bin'"
     )
 
 

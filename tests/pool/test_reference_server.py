@@ -96,7 +96,8 @@ def test_a_killed_child_costs_its_request_alone_and_is_replaced(server: Process)
         os.kill(victim, signal.SIGKILL)
         assert peer.recv(1000) == b""
     assert scgi_request(server.address).text != str(victim)
-    assert f"worker {victim} killed by SIGKILL while answering GET /doze/20 (request " in server.log()
+    said = f"worker {victim} killed by SIGKILL while answering GET /doze/20 (request "
+    wait_until(lambda: said in server.log(), what=said)
 
 
 def test_when_the_program_is_killed_idle_children_go_busy_ones_finish_and_the_address_is_free(server: Process) -> None:

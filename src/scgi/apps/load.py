@@ -29,7 +29,6 @@ from scgi.apps.handler import SCGIHandler
 from scgi.errors import AppLoadError, ScgiError
 
 INTERFACES: Final = ("auto", "wsgi", "handler")
-_FILES: Final = (".py", ".wsgi")
 _USUAL_NAMES: Final = ("application", "app")
 _loading = ""  # the application whose code runs in `load_application`
 _ATTRIBUTE: Final = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(\(\))?\Z")
@@ -55,7 +54,7 @@ def load_application(name: str, interface: str = "auto") -> Application:
     place, attribute = _parts(name)
     before, _loading = _loading, place
     try:
-        module = _import_file(place) if place.endswith(_FILES) else _import_module(place)
+        module = _import_file(place) if _is_a_file(place) else _import_module(place)
         target = _find(module, place, attribute)
     finally:
         _loading = before
@@ -86,6 +85,11 @@ def _parts(name: str) -> tuple[str, str]:
     if not place or not attribute:
         raise AppLoadError(f"application: expected MODULE:ATTRIBUTE or a path to a .py file, got {name!r}")
     return place, attribute
+
+
+def _is_a_file(place: str) -> bool:
+    """`shop.wsgi` may be a module too: it is what Django calls a project's."""
+    return place.endswith(".py") or (place.endswith(".wsgi") and ("/" in place or os.path.exists(place)))
 
 
 def prepare_path(chdir: str, paths: Sequence[str], environ: Mapping[str, str]) -> None:
